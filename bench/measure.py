@@ -1,0 +1,67 @@
+"""What every benchmark needs: CPU time of processes, spreads, and the line that says where."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import statistics
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+
+def cpu_s(pids: Iterable[int]) -> float:
+    """Seconds of CPU, user and system, that *pids* have used, all their threads together.
+
+    The kernel counts in ticks of 10 ms: measure runs that use a second or more.
+    """
+    return sum(_ticks(pid) for pid in pids) / _TICKS_PER_S
+
+
+def _ticks(pid: int) -> int:
+    after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(after_name[11]) + int(after_name[12])
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Smallest, middle and largest of a series."""
+
+    low: float
+    median: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> Spread:
+        """The spread of *values* (at least one)."""
+        series = sorted(values)
+        return cls(series[0], statistics.median(series), series[-1])
+
+    def text(self, digits: int = 2) -> str:
+        """``min / median / max``."""
+        return " / ".join(f"{value:.{digits}f}" for value in (self.low, self.median, self.high))
+
+
+def machine() -> str:
+    """The machine, the versions and the date, in one line."""
+    return (
+        f"{_cpu_model()}, {os.cpu_count()} cores, Linux {platform.release()}, "
+        f"Python {platform.python_version()}, {time.strftime('%Y-%m-%d %H:%M')}"
+    )
+
+
+def command(module: str) -> str:
+    """The command that repeats this run."""
+    return shlex.join(["python", "-m", module, *sys.argv[1:]])
+
+
+def _cpu_model() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.machine()

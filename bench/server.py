@@ -1,0 +1,111 @@
+"""A running `mpmsgr serve`, as the benchmarks and the demo use it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO
+
+import psutil
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+_READY = "mpmsgr: ready on "
+_IO, _WORKER = "mpmsgr.messenger.io", "mpmsgr.pool.worker"
+_STOP_TIMEOUT_S = 45.0
+
+
+class Server:
+    """The supervisor and its children, on a free port of the loopback.
+
+    *toml* is the text of its configuration file. A context manager: leaving stops it.
+    """
+
+    def __init__(self, module: str, *, workers: int, toml: str = "") -> None:
+        self._directory = tempfile.TemporaryDirectory(prefix="mpmsgr-")
+        settings = Path(self._directory.name, "mpmsgr.toml")
+        settings.write_text(toml)
+        self._process = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "mpmsgr", "serve", "-c", str(settings)),
+                *("--bind", "127.0.0.1:0", "--workers", str(workers)),
+                *("--app-dir", str(REPOSITORY), "--log-level", "warning", module),
+            ],
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=REPOSITORY,
+        )
+        assert self._process.stderr is not None
+        self.address = _ready_address(self._process.stderr)
+        self._log = threading.Thread(target=_pass_on, args=(self._process.stderr,), daemon=True)
+        self._log.start()
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.stop()
+
+    def io_pid(self) -> int:
+        """The I/O process."""
+        return self._children(_IO)[0]
+
+    def worker_pids(self) -> list[int]:
+        """The workers that exist now."""
+        return self._children(_WORKER)
+
+    def family(self) -> list[psutil.Process]:
+        """The supervisor and all that came from it."""
+        parent = psutil.Process(self._process.pid)
+        return [parent, *parent.children(recursive=True)]
+
+    def stop(self) -> int:
+        """Stop it as a service manager would and return its exit status; idempotent."""
+        if self._process.returncode is None:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                self._process.wait(_STOP_TIMEOUT_S)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._log.join()
+            self._directory.cleanup()
+        return self._process.returncode
+
+    def _children(self, module: str) -> list[int]:
+        return [process.pid for process in self.family()[1:] if module in _command(process)]
+
+
+def kill(pid: int) -> None:
+    """kill -9, if it is still there."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        command: list[str] = process.cmdline()
+    except psutil.Error:
+        return []
+    return command
+
+
+def _ready_address(stderr: IO[str]) -> str:
+    """HOST:PORT from the line the server writes when it can answer."""
+    for line in stderr:
+        if line.startswith(_READY):
+            return line.removeprefix(_READY).split()[0]
+        sys.stderr.write(line)
+    raise RuntimeError("the server ended before it was ready")
+
+
+def _pass_on(lines: Iterable[str]) -> None:
+    for line in lines:
+        sys.stderr.write(line)

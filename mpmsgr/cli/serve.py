@@ -1,0 +1,68 @@
+"""``mpmsgr serve``: every flag comes from the table of options."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mpmsgr.cli.exit_codes import ExitCode
+from mpmsgr.config import DEFAULT_FILE, OPTIONS, Option, Settings, load_settings
+from mpmsgr.errors import ConfigError
+
+_HELP = """\
+Serve MODULE[:ATTR]...: a Dispatcher class or instance, or a module with @handles functions.
+
+Prints one line "mpmsgr: ready on HOST:PORT (N workers)" on stderr when it can answer; TERM or
+Ctrl-C stop it: no new sessions, what is in work is finished, replies reach their peers.
+Flags win over the environment (MPMSGR_*), that over the file, that over the defaults.
+"""
+
+
+def serve(config: str | None, **flags: Any) -> int:
+    """Load the settings and hand over to the supervisor; its exit code."""
+    settings = settings_of(config, flags)
+    from mpmsgr import supervisor
+    from mpmsgr.supervisor import exits
+
+    ended = supervisor.run(settings)
+    return ExitCode.CRASH_LOOP if ended == exits.ExitCode.CRASH_LOOP else ended
+
+
+def settings_of(config: str | None, flags: dict[str, Any]) -> Settings:
+    """The settings of one command line. Raises ConfigError."""
+    from mpmsgr.supervisor.cpus import auto_workers
+
+    file = Path(config) if config else None
+    settings = load_settings(flags, os.environ, file, auto_workers=auto_workers)
+    if not settings.modules:
+        raise ConfigError("MODULE[:ATTR]", "", "must name at least one dispatcher module")
+    return settings
+
+
+def _parameters() -> Iterator[click.Parameter]:
+    yield click.Option(
+        ["-c", "--config"],
+        metavar="FILE",
+        help=f"Configuration file.  [default: {DEFAULT_FILE}, if it exists]",
+    )
+    for option in OPTIONS:
+        if option.flag:
+            yield _flag(option)
+    yield click.Argument(["modules"], nargs=-1, metavar="MODULE[:ATTR]...")
+
+
+def _flag(option: Option) -> click.Option:
+    default = option.shown_default
+    return click.Option(
+        [option.flag, option.name],
+        metavar=option.metavar,
+        multiple=option.repeats,
+        help=option.help + (f"  [default: {default}]" if default else ""),
+    )
+
+
+command = click.Command("serve", callback=serve, params=list(_parameters()), help=_HELP)

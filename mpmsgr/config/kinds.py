@@ -1,0 +1,332 @@
+"""Kinds of values: each reads what a flag, the environment, TOML or a caller gives.
+
+``kind.read(raw)`` returns the value or raises ValueError with the words "must be ...": what is
+allowed. Text is always accepted (flags and the environment have nothing else); ``metavar`` and
+``note`` are what help texts and the reference page say about the kind.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mpmsgr.wire.address import split_address
+from mpmsgr.wire.name import TYPE_LABELS, EntityName
+
+MIB = 1 << 20
+U32_MAX, U64_MAX = (1 << 32) - 1, (1 << 64) - 1
+_UNITS = {"": 1, "b": 1, "kib": 1 << 10, "mib": MIB, "gib": 1 << 30}
+_SIZE = re.compile(r"(\d+)\s*([a-z]*)", re.IGNORECASE)
+_MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*(:[^\W\d]\w*(\.[^\W\d]\w*)*)?")
+_HOST_NAME = re.compile(r"(?=.*[A-Za-z])\w([\w.-]*\w)?", re.ASCII)
+_PORTS = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of value; the base takes any non-empty text."""
+
+    metavar: str = "TEXT"
+    note: str = "text"
+
+    def read(self, raw: Any) -> Any:
+        """The value *raw* stands for. Raises ValueError saying what is allowed."""
+        if isinstance(raw, str) and raw:
+            return raw
+        raise ValueError(self.must)
+
+    def show(self, value: Any) -> str:
+        """A value as one would write it."""
+        return str(value)
+
+    @property
+    def must(self) -> str:
+        """What is allowed, as the end of an error's sentence."""
+        return f"must be {self.note}"
+
+
+@dataclass(frozen=True)
+class Choice(Kind):
+    """One of a few words."""
+
+    words: tuple[str, ...] = ()
+
+    def read(self, raw: Any) -> str:
+        """*raw* in lower case, if it is one of the words."""
+        word = raw.lower() if isinstance(raw, str) else ""
+        if word in self.words:
+            return word
+        raise ValueError(self.must)
+
+    @property
+    def must(self) -> str:
+        """The words."""
+        return f"must be {one_of(self.words)}"
+
+
+@dataclass(frozen=True)
+class Whole(Kind):
+    """A whole number within bounds; text may be decimal or 0x hexadecimal."""
+
+    low: int = 0
+    high: int = U64_MAX
+
+    def read(self, raw: Any) -> int:
+        """The number."""
+        number = whole(raw) if isinstance(raw, str) else raw
+        if type(number) is int and self.low <= number <= self.high:
+            return number
+        raise ValueError(self.must)
+
+    @property
+    def must(self) -> str:
+        """The bounds."""
+        return f"must be a whole number from {self.low} to {_bound(self.high)}"
+
+
+@dataclass(frozen=True)
+class Workers(Whole):
+    """A number of worker processes; ``auto`` is replaced before it is read."""
+
+    high: int = 1024
+
+    @property
+    def must(self) -> str:
+        """The bounds, and auto."""
+        return f"{super().must}, or auto"
+
+
+@dataclass(frozen=True)
+class Size(Whole):
+    """A number of bytes; text may end in KiB, MiB or GiB."""
+
+    def read(self, raw: Any) -> int:
+        """The number of bytes."""
+        match = _SIZE.fullmatch(raw.strip()) if isinstance(raw, str) else None
+        if match and match[2].lower() in _UNITS:
+            raw = int(match[1]) * _UNITS[match[2].lower()]
+        return super().read(raw)
+
+    def show(self, value: Any) -> str:
+        """In MiB where it is a whole number of them."""
+        return str(value) if value % MIB else f"{value // MIB}MiB"
+
+    @property
+    def must(self) -> str:
+        """The bounds, and how to write them."""
+        return f"must be bytes from {self.low} to {_bound(self.high)}, such as 65536 or 64KiB"
+
+
+@dataclass(frozen=True)
+class Seconds(Kind):
+    """A duration in seconds, fractions allowed."""
+
+    low: float = 0.0
+    high: float = 86400.0 * 365
+
+    def read(self, raw: Any) -> float:
+        """The duration as a float."""
+        try:
+            value = float(raw) if isinstance(raw, (str, int, float)) else math.nan
+        except ValueError:
+            value = math.nan
+        if not isinstance(raw, bool) and self.low <= value <= self.high:
+            return value
+        raise ValueError(self.must)
+
+    def show(self, value: Any) -> str:
+        """Without superfluous digits."""
+        return f"{value:g}"
+
+    @property
+    def must(self) -> str:
+        """The bounds."""
+        return f"must be seconds from {self.low:g} to {self.high:.0f}"
+
+
+@dataclass(frozen=True)
+class Name(Kind):
+    """An entity name."""
+
+    def read(self, raw: Any) -> str:
+        """*raw*, if it is TYPE.NUMBER of a known type."""
+        try:
+            EntityName.parse(raw if isinstance(raw, str) else "")
+        except ValueError:
+            raise ValueError(self.must) from None
+        return str(raw)
+
+    @property
+    def must(self) -> str:
+        """The shape and the types."""
+        return f"must be TYPE.NUMBER such as svc.0, TYPE one of {', '.join(TYPE_LABELS)}"
+
+
+@dataclass(frozen=True)
+class Address(Kind):
+    """HOST:PORT of an IPv4 or [IPv6] address: peers compare it with where they connected to."""
+
+    def read(self, raw: Any) -> str:
+        """*raw*, if host and port are there and the port is not 0."""
+        try:
+            host, port, nonce = split_address(raw if isinstance(raw, str) else "")
+        except ValueError:
+            host, port, nonce = "", 0, None
+        if port and nonce is None and (_is_ip(host, 4) or _is_ip(host, 6)):
+            return str(raw)
+        raise ValueError(self.must)
+
+
+@dataclass(frozen=True)
+class Folder(Kind):
+    """A directory, as an absolute path."""
+
+    exists: bool = False
+
+    def read(self, raw: Any) -> str:
+        """The absolute path of *raw*."""
+        path = Path(super().read(raw)).expanduser().absolute()
+        if self.exists and not path.is_dir():
+            raise ValueError("must be a directory that exists")
+        return str(path)
+
+
+@dataclass(frozen=True)
+class Listing(Kind):
+    """A list; text is split at commas and blanks, each item read by `item`."""
+
+    def read(self, raw: Any) -> list[str]:
+        """The items, each of them checked."""
+        items = re.split(r"[,\s]+", raw.strip()) if isinstance(raw, str) else raw
+        if not isinstance(items, Sequence):
+            raise ValueError(self.must)
+        return [self.item(one) for one in items if one != ""]
+
+    def show(self, value: Any) -> str:
+        """The items, separated by commas."""
+        return ", ".join(value)
+
+    def item(self, raw: Any) -> str:
+        """One item. Raises ValueError saying what is allowed."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Binds(Listing):
+    """Places to listen at."""
+
+    def read(self, raw: Any) -> list[str]:
+        """The places, at least one."""
+        places = super().read(raw)
+        if not places:
+            raise ValueError(self.must)
+        return places
+
+    def item(self, raw: Any) -> str:
+        """One HOST:PORT, HOST:0 or HOST:A-B."""
+        if not isinstance(raw, str) or split_bind(raw) is None:
+            shown = f"{raw!r} " if not isinstance(raw, str) or raw else ""
+            raise ValueError(f"{shown}{self.must}")
+        return raw
+
+
+@dataclass(frozen=True)
+class Modules(Listing):
+    """Dispatcher modules."""
+
+    def item(self, raw: Any) -> str:
+        """One MODULE[:ATTR]."""
+        if isinstance(raw, str) and _MODULE.fullmatch(raw):
+            return raw
+        raise ValueError(f"{raw!r} {self.must}")
+
+
+@dataclass(frozen=True)
+class Tables(Kind):
+    """A TOML table of tables; neither a flag nor the environment can hold it."""
+
+    def read(self, raw: Any) -> dict[str, dict[str, Any]]:
+        """A copy of the tables."""
+        if not isinstance(raw, dict) or not all(isinstance(t, dict) for t in raw.values()):
+            raise ValueError(self.must)
+        return {str(name): dict(table) for name, table in raw.items()}
+
+
+@dataclass(frozen=True)
+class Presets(Tables):
+    """Policies by peer type: ``[policy.client]`` with the key ``preset``."""
+
+    words: tuple[str, ...] = ()
+
+    def read(self, raw: Any) -> dict[str, dict[str, Any]]:
+        """The tables, each with a known peer type and a known preset."""
+        tables = super().read(raw)
+        for peer, table in tables.items():
+            if peer not in (*TYPE_LABELS, "default"):
+                raise ValueError(f"{peer!r} must be {one_of((*TYPE_LABELS, 'default'))}")
+            if set(table) != {"preset"} or table["preset"] not in self.words:
+                raise ValueError(f"[policy.{peer}] must hold preset = {one_of(self.words)}")
+        return tables
+
+
+def whole(text: str) -> int | None:
+    """The whole number *text* stands for (decimal or 0x...), None if it is none."""
+    digits = text.strip().replace("_", "")
+    try:
+        return int(digits, 16) if digits.lower().startswith("0x") else int(digits)
+    except ValueError:
+        return None
+
+
+def one_of(words: Sequence[str]) -> str:
+    """``a``, ``a or b``, ``one of a, b, c``."""
+    return " or ".join(words) if len(words) < 3 else f"one of {', '.join(words)}"
+
+
+def split_bind(text: str) -> tuple[str, int, int] | None:
+    """``HOST:PORT`` or ``HOST:A-B`` (IPv6 in brackets) as host, lowest and highest port.
+
+    None if it is neither.
+    """
+    host, colon, ports = text.rpartition(":")
+    match = _PORTS.fullmatch(ports)
+    if not colon or not match or not (host := _bind_host(host)):
+        return None
+    low = int(match[1])
+    high = int(match[2]) if match[2] else low
+    ordered = low == high if low == 0 else low <= high
+    return (host, low, high) if ordered and high < 65536 else None
+
+
+def _bind_host(text: str) -> str:
+    """The host without brackets, "" if it cannot be one."""
+    if text.startswith("[") and text.endswith("]"):
+        return text[1:-1] if _is_ip(text[1:-1], 6) else ""
+    return text if _is_ip(text, 4) or _HOST_NAME.fullmatch(text) else ""
+
+
+def _is_ip(text: str, version: int) -> bool:
+    try:
+        return ipaddress.ip_address(text).version == version
+    except ValueError:
+        return False
+
+
+def is_loopback(bind: str) -> bool:
+    """True if *bind* (as `split_bind` reads it) is only reachable from this host."""
+    split = split_bind(bind)
+    if split is None:
+        return False
+    try:
+        return ipaddress.ip_address(split[0]).is_loopback
+    except ValueError:
+        return split[0] == "localhost"
+
+
+def _bound(number: int) -> str:
+    return {U32_MAX: "2^32-1", U64_MAX: "2^64-1"}.get(number, str(number))

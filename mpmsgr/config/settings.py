@@ -1,0 +1,285 @@
+"""`Settings`: what a server can be told; its fields are the table of options."""
+
+# ruff: noqa: RUF009 (`_option` returns a dataclass field, like `field` itself)
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import difflib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from mpmsgr.config import kinds
+from mpmsgr.config.kinds import MIB, U32_MAX
+from mpmsgr.errors import ConfigError
+from mpmsgr.session.policy import PRESETS
+
+ENV_PREFIX = "MPMSGR_"
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Option:
+    """One row of the table.
+
+    name: the field of `Settings` and the TOML key. flag: the command line's spelling, "" if it has
+    none. unset: what stands for a value nobody gave, where it is not `default` (``auto``). by_name:
+    the entity name decides when nothing is said (see `resolve_ways`).
+    """
+
+    kind: kinds.Kind
+    default: Any
+    help: str
+    flag: str = ""
+    metavar: str = ""
+    repeats: bool = False
+    unset: str = ""
+    by_name: str = ""
+    name: str = ""
+
+    @property
+    def env(self) -> str:
+        """Its name in the environment, "" if no text can hold its value."""
+        return "" if isinstance(self.kind, kinds.Tables) else ENV_PREFIX + self.name.upper()
+
+    @property
+    def shown_default(self) -> str:
+        """What holds when nothing is said, as text; "" for nothing."""
+        if self.by_name:
+            return f"by name: {self.by_name}"
+        if self.unset or self.default in (None, [], {}):
+            return self.unset
+        return self.kind.show(self.default)
+
+    def read(self, raw: Any, label: str) -> Any:
+        """The value of *raw*. Raises ConfigError naming *label*, the value and what is allowed."""
+        if raw is None and self.default is None:
+            return None
+        try:
+            return self.kind.read(raw)
+        except ValueError as exc:
+            raise ConfigError(label, raw, str(exc)) from None
+
+
+def _option(default: Any, kind: kinds.Kind, help_: str, flag: str = "", **more: Any) -> Any:
+    row = Option(kind, default, help_, flag, **more)
+    return field(default_factory=lambda: copy.deepcopy(default), metadata={"option": row})
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything a server can be told, checked: durations in seconds, sizes in bytes.
+
+    Raises ConfigError for a value that is not allowed, by itself or together with another.
+    """
+
+    bind: list[str] = _option(
+        ["127.0.0.1:6800-7300"],
+        kinds.Binds(note="HOST:PORT, HOST an IPv4 address, [IPv6] or a name, PORT a number or A-B"),
+        "Listen here; port 0 picks a free one, A-B the first free one of a range.",
+        "--bind",
+        metavar="HOST:PORT",
+        repeats=True,
+    )
+    advertise: str | None = _option(
+        None,
+        kinds.Address(note="HOST:PORT, HOST an IPv4 address or [IPv6], PORT from 1 to 65535"),
+        "Address announced to peers, where they reach this server through NAT or a port map.",
+        "--advertise",
+        metavar="HOST:PORT",
+    )
+    workers: int = _option(
+        1,
+        kinds.Workers(),
+        "Worker processes; auto: one per CPU this container may use; 0: handlers run in the"
+        " I/O process.",
+        "--workers",
+        metavar="N|auto",
+        unset=AUTO,
+    )
+    name: str = _option(
+        "svc.0",
+        kinds.Name(),
+        "Entity name of this server; a Ceph name (mon.0, osd.3) takes Ceph's ways.",
+        "--name",
+        metavar="NAME",
+    )
+    nonce: int | None = _option(
+        None,
+        kinds.Whole(high=U32_MAX),
+        "Number that tells this server from an earlier one at its address.",
+        "--nonce",
+        metavar="N",
+        by_name="0 for mon, else random",
+    )
+    auth: str | None = _option(
+        None,
+        kinds.Choice(words=("none",)),
+        "Who may connect: none lets anyone in. Must be said to listen off loopback.",
+        "--auth",
+        metavar="none",
+    )
+    app_dir: str = _option(
+        ".",
+        kinds.Folder(exists=True),
+        "Directory modules are found in.",
+        "--app-dir",
+        metavar="DIR",
+    )
+    run_dir: str | None = _option(
+        None,
+        kinds.Folder(),
+        "Private directory for sockets while running; default: one under the temporary directory.",
+        "--run-dir",
+        metavar="DIR",
+    )
+    log_level: str = _option(
+        "info",
+        kinds.Choice(words=("debug", "info", "warning", "error")),
+        "Least severe log lines that are written.",
+        "--log-level",
+        metavar="LEVEL",
+    )
+    graceful_timeout_s: float = _option(
+        30.0,
+        kinds.Seconds(),
+        "How long a stop waits for messages in work and for the acks of replies.",
+        "--graceful-timeout",
+        metavar="S",
+    )
+    modules: list[str] = _option(
+        [],
+        kinds.Modules(note="MODULE or MODULE:ATTR, such as counter or workers.echo:Echo"),
+        "Dispatcher modules, in the order messages are offered to them.",
+        metavar="MODULE[:ATTR]",
+        repeats=True,
+    )
+    options: dict[str, dict[str, Any]] = _option(
+        {},
+        kinds.Tables(note='tables such as [options."workers.echo:Echo"], one per module'),
+        "Per module, the keyword arguments of its dispatcher class or on_start.",
+    )
+    policy: dict[str, dict[str, Any]] = _option(
+        {},
+        kinds.Presets(
+            note="tables such as [policy.client] with the key preset", words=tuple(PRESETS)
+        ),
+        f"Per peer type (or default), its session policy: preset = {kinds.one_of(tuple(PRESETS))}.",
+        by_name="stateful_server for svc, Ceph's for Ceph's names",
+    )
+    features: int | None = _option(
+        None,
+        kinds.Whole(),
+        "Feature bits offered to peers.",
+        by_name="what this messenger acts on for svc, all of Ceph 16.2 for and towards Ceph",
+    )
+    required_features: int = _option(0, kinds.Whole(), "Feature bits a peer must offer.")
+    protocol_version: int = _option(
+        0,
+        kinds.Whole(high=U32_MAX),
+        "Protocol number both sides must name; 0: by their entity types (mon 15, osd 24, mds 32;"
+        " among themselves 13, 10, 35; else 0).",
+    )
+    keepalive_period_s: float | None = _option(
+        None,
+        kinds.Seconds(),
+        "Silence after which a peer is sent a keepalive; 0: never.",
+        by_name="10 for svc, 0 for Ceph's names",
+    )
+    keepalive_timeout_s: float | None = _option(
+        None,
+        kinds.Seconds(),
+        "Silence that counts as a lost connection where keepalives are sent; 0: never.",
+        by_name="30 for svc, 0 for Ceph's names",
+    )
+    handshake_timeout_s: float = _option(
+        10.0, kinds.Seconds(low=0.1), "A connection not open after this is closed."
+    )
+    idle_timeout_s: float = _option(
+        900.0, kinds.Seconds(), "A connection silent for this long is lost; 0: never."
+    )
+    standby_timeout_s: float = _option(
+        300.0, kinds.Seconds(), "A session without a connection ends after this; 0: never."
+    )
+    max_front_bytes: int = _option(
+        16 * MIB, kinds.Size(high=U32_MAX), "Longest front accepted from a peer."
+    )
+    max_middle_bytes: int = _option(
+        16 * MIB, kinds.Size(high=U32_MAX), "Longest middle accepted from a peer."
+    )
+    max_data_bytes: int = _option(
+        64 * MIB, kinds.Size(high=U32_MAX), "Longest data accepted from a peer."
+    )
+    max_authorizer_bytes: int = _option(
+        4096, kinds.Size(high=MIB), "Longest authorizer accepted from a peer."
+    )
+    worker_credit: int = _option(
+        1024, kinds.Whole(low=1, high=1 << 20), "Messages one worker holds at a time."
+    )
+    dispatch_bytes: int = _option(
+        100 * MIB,
+        kinds.Size(low=1),
+        "Bytes of messages in work at once; reading pauses above.",
+    )
+
+    def __post_init__(self) -> None:
+        """Read every field by its kind, then check fields against each other."""
+        for option in OPTIONS:
+            value = option.read(getattr(self, option.name), option.name)
+            object.__setattr__(self, option.name, value)
+        self._check_loopback()
+        self._check_options()
+        self._check_keepalive()
+
+    def _check_loopback(self) -> None:
+        for bind in self.bind:
+            if self.auth is None and not kinds.is_loopback(bind):
+                raise ConfigError(
+                    "bind",
+                    bind,
+                    "is reachable from other hosts, so --auth must be said: none, the only"
+                    " value now, lets anyone connect",
+                )
+
+    def _check_options(self) -> None:
+        for module in self.options:
+            if self.modules and module not in self.modules:
+                raise ConfigError(
+                    f'[options."{module}"]', self.options[module], no_such(module, self.modules)
+                )
+
+    def _check_keepalive(self) -> None:
+        period, timeout = self.keepalive_period_s, self.keepalive_timeout_s
+        if period and timeout and timeout <= period:
+            raise ConfigError(
+                "keepalive_timeout_s", timeout, f"must exceed keepalive_period_s, {period:g}"
+            )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Every field as plain values (what msgpack and JSON carry)."""
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Settings:
+        """The record of what `as_dict` returned; missing fields take their default.
+
+        Raises ConfigError for an unknown key, naming the nearest known one.
+        """
+        for key in values:
+            if key not in BY_NAME:
+                raise ConfigError(key, values[key], no_such(key, BY_NAME))
+        return cls(**values)
+
+
+def no_such(name: str, known: Iterable[str]) -> str:
+    """What is wrong with an unknown *name*: it, and the nearest of the *known* ones."""
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.0)
+    return f"is unknown, the nearest known name is {near[0]}" if near else "is unknown"
+
+
+OPTIONS: tuple[Option, ...] = tuple(
+    dataclasses.replace(f.metadata["option"], name=f.name) for f in fields(Settings)
+)
+BY_NAME: dict[str, Option] = {option.name: option for option in OPTIONS}

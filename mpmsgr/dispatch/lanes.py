@@ -1,0 +1,134 @@
+"""Lanes: the messages of a session, handled one after the other, on one worker at a time.
+
+A lane stays on its worker while it has messages there, so that order is kept by construction; it
+may move when it is empty and another worker has much less to do, or when its worker is gone.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+#: A worker is overloaded when it has so many more messages than the least busy one.
+_OVERLOAD = 16
+
+
+class Worker:
+    """A worker as lanes see it: where it is, how much it may hold, how much it holds."""
+
+    __slots__ = ("credit", "generation", "held", "lanes", "slot")
+
+    def __init__(self, slot: int, generation: int, credit: int) -> None:
+        self.slot, self.generation, self.credit = slot, generation, credit
+        self.held = 0
+        self.lanes: set[Lane[Any]] = set()
+
+
+class Lane(Generic[T]):
+    """Messages of one session.
+
+    inflight: handed to `worker`, not completed, in order; waiting: not handed out yet.
+    """
+
+    __slots__ = ("inflight", "waiting", "worker")
+
+    def __init__(self) -> None:
+        self.worker: Worker | None = None
+        self.inflight: deque[T] = deque()
+        self.waiting: deque[T] = deque()
+
+
+class Lanes(Generic[T]):
+    """Which lane goes to which worker. Items of type T count one each against the credit."""
+
+    def __init__(self) -> None:
+        self.workers: dict[int, Worker] = {}
+        self._waiting: dict[Lane[T], None] = {}  # in the order they began to wait
+
+    def ready(self, slot: int, generation: int, credit: int) -> Worker:
+        """A worker has come up; it may hold *credit* messages."""
+        worker = self.workers[slot] = Worker(slot, generation, credit)
+        return worker
+
+    def lost(self, slot: int, generation: int) -> list[tuple[Lane[T], list[T]]]:
+        """A worker is gone: its lanes are free, with what each had in flight, in order."""
+        worker = self.workers.get(slot)
+        if worker is None or worker.generation != generation:
+            return []
+        del self.workers[slot]
+        held = []
+        for lane in worker.lanes:
+            lane.worker = None
+            held.append((lane, list(lane.inflight)))
+            lane.inflight.clear()
+        return held
+
+    def place(self, lane: Lane[T]) -> Worker | None:
+        """The worker that takes the lane's next message now, or None: it has to wait."""
+        worker = lane.worker
+        if worker is not None and (lane.inflight or not self._overloaded(worker)):
+            return worker if worker.held < worker.credit else None
+        best = min(self.workers.values(), key=_load, default=None)
+        if best is None or best.held >= best.credit:
+            return None
+        self._move(lane, best)
+        return best
+
+    def _overloaded(self, worker: Worker) -> bool:
+        if len(self.workers) < 2:
+            return False
+        least = min(w.held for w in self.workers.values())
+        return worker.held >= 2 * least + _OVERLOAD
+
+    def _move(self, lane: Lane[T], worker: Worker) -> None:
+        if lane.worker is not None:
+            lane.worker.lanes.discard(lane)
+        lane.worker = worker
+        worker.lanes.add(lane)
+
+    def hand_out(self, lane: Lane[T], items: list[T]) -> None:
+        """*items* go to the lane's worker."""
+        assert lane.worker is not None
+        lane.worker.held += len(items)
+        lane.inflight.extend(items)
+
+    def completed(self, lane: Lane[T], count: int) -> list[T]:
+        """The first *count* messages in flight are done; returns them."""
+        assert lane.worker is not None
+        lane.worker.held -= count
+        popleft = lane.inflight.popleft
+        return [popleft() for _ in range(count)]
+
+    def wait(self, lane: Lane[T], items: list[T]) -> None:
+        """Keep *items* until a worker can take them."""
+        lane.waiting.extend(items)
+        self._waiting[lane] = None
+
+    def runnable(self) -> Iterator[tuple[Lane[T], list[T]]]:
+        """Waiting lanes that a worker can take now, each with what fits its credit."""
+        for lane in list(self._waiting):
+            worker = self.place(lane)
+            if worker is None:
+                continue
+            count = min(worker.credit - worker.held, len(lane.waiting))
+            items = [lane.waiting.popleft() for _ in range(count)]
+            if not lane.waiting:
+                del self._waiting[lane]
+            yield lane, items
+
+    def remove(self, lane: Lane[T]) -> None:
+        """The session is over and nothing of it is in flight."""
+        self._waiting.pop(lane, None)
+        if lane.worker is not None:
+            lane.worker.held -= len(lane.inflight)
+            lane.worker.lanes.discard(lane)
+            lane.worker = None
+        lane.inflight.clear()
+        lane.waiting.clear()
+
+
+def _load(worker: Worker) -> tuple[int, int]:
+    return worker.held, len(worker.lanes)

@@ -1,0 +1,112 @@
+"""Every reply once, in order, intact: the book one session's requests and replies are kept in.
+
+Pure: time comes as an argument, tids are those of the requests.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from mpmsgr.load.payload import Parts
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts of one session, or of many added together."""
+
+    sent: int = 0
+    answered: int = 0
+    """Requests with a reply, error replies included."""
+    lost: int = 0
+    """Requests that got no reply at all."""
+    duplicated: int = 0
+    """Replies to a request that had been answered."""
+    reordered: int = 0
+    """Replies that came after the reply to a later request."""
+    corrupted: int = 0
+    """Replies with other bytes than asked for, or to no request of ours."""
+    errors: Counter[int] = field(default_factory=Counter)
+    """Error replies by code."""
+
+    def add(self, other: Tally) -> None:
+        """Add the counts of *other*."""
+        self.sent += other.sent
+        self.answered += other.answered
+        self.lost += other.lost
+        self.duplicated += other.duplicated
+        self.reordered += other.reordered
+        self.corrupted += other.corrupted
+        self.errors.update(other.errors)
+
+
+class SessionCheck:
+    """What one session asked for and what came back.
+
+    Tids rise with every request. `tally` is current at any time; `lost` is known after `close`.
+    """
+
+    def __init__(self, tally: Tally, *, echo: bool) -> None:
+        self.tally = tally
+        self._echo = echo
+        self._pending: dict[int, tuple[Parts, float]] = {}
+        self._last_asked = 0
+        self._last_answered = 0
+
+    @property
+    def outstanding(self) -> int:
+        """Requests without a reply."""
+        return len(self._pending)
+
+    def asked(self, tid: int, parts: Parts, now: float) -> None:
+        """Request *tid* leaves at *now* (seconds)."""
+        self._pending[tid] = (parts, now)
+        self._last_asked = tid
+        self.tally.sent += 1
+
+    def replied(self, tid: int, parts: Parts, now: float) -> float | None:
+        """Check a reply; returns its latency in seconds, None if nothing waited for it."""
+        request = self._settle(tid)
+        if request is None:
+            return None
+        asked, asked_at = request
+        if not self._intact(asked, parts):
+            self.tally.corrupted += 1
+        return now - asked_at
+
+    def failed(self, tid: int, code: int, now: float) -> float | None:
+        """Take an error reply; returns its latency in seconds, None if nothing waited for it."""
+        request = self._settle(tid)
+        if request is None:
+            return None
+        self.tally.errors[code] += 1
+        return now - request[1]
+
+    def close(self) -> int:
+        """Nothing more will come: what is outstanding is lost. Returns how many."""
+        lost = len(self._pending)
+        self._pending.clear()
+        self.tally.lost += lost
+        return lost
+
+    def _settle(self, tid: int) -> tuple[Parts, float] | None:
+        request = self._pending.pop(tid, None)
+        if request is None:
+            self._count_stray(tid)
+            return None
+        self.tally.answered += 1
+        if tid < self._last_answered:
+            self.tally.reordered += 1
+        else:
+            self._last_answered = tid
+        return request
+
+    def _count_stray(self, tid: int) -> None:
+        if 0 < tid <= self._last_asked:
+            self.tally.duplicated += 1
+        else:
+            self.tally.corrupted += 1
+
+    def _intact(self, asked: Parts, parts: Parts) -> bool:
+        """An echo brings all parts back; other handlers bring the request's front in middle."""
+        return asked == parts if self._echo else asked[0] == parts[1]

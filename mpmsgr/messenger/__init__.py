@@ -1,0 +1,1 @@
+"""asyncio: sockets, timers, connections. The only place with peer sockets."""

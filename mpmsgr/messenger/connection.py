@@ -1,0 +1,254 @@
+"""Connections of a messenger: to a peer, and to itself."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from mpmsgr.dispatch.connection import Connection
+from mpmsgr.dispatch.payload import decode, to_message, type_of
+from mpmsgr.errors import ConnectError, RequestTimeout, SessionReset
+from mpmsgr.messenger.requests import Requests, value_of
+from mpmsgr.messenger.runner import Lane
+from mpmsgr.messenger.stream import MessageStream
+from mpmsgr.session.policy import Policy
+from mpmsgr.session.session import HandshakeFacts, Session
+from mpmsgr.session.states import State
+from mpmsgr.wire.address import EntityAddr
+from mpmsgr.wire.crc import Bytes
+from mpmsgr.wire.message import Message
+
+if TYPE_CHECKING:
+    from mpmsgr.messenger.messenger import Messenger
+
+
+class LocalConnection(Connection):
+    """What connections in the messenger's own process share: requests, streams, reset facts."""
+
+    def __init__(self, messenger: Messenger) -> None:
+        self.messenger = messenger
+        self.priv: Any = None
+        self.last_reset: SessionReset | None = None
+        self.lane = Lane()
+        self._requests = Requests()
+        self._streams: dict[int, MessageStream] = {}
+
+    def connection(self, id_: int) -> Connection:
+        """See `Connection.connection`. Raises KeyError when there is none with this id."""
+        return self.messenger.connection_of(self.messenger.endpoint.registry.sessions[id_])
+
+    async def request(self, m: Any, data: Bytes = b"", *, timeout: float | None = None) -> Any:
+        """Send a message and return its reply: for an object of a @message class the reply's
+        value, for a Message the reply Message.
+
+        Raises RequestTimeout after *timeout* seconds, RemoteError for an error reply,
+        SessionReset when the session is lost before the reply.
+        """
+        request = to_message(m, data)
+        request.tid = request.tid or self.messenger.tids.next()
+        future = self._requests.expect(request.tid)
+        try:
+            if not self.send_message(request):
+                raise self.last_reset or SessionReset(self.peer_addr)
+            async with asyncio.timeout(timeout):
+                reply = await future
+        except TimeoutError:
+            where, state = self._whereabouts()
+            raise RequestTimeout(where, request.type, request.tid, timeout or 0, state) from None
+        finally:
+            self._requests.forget(request.tid)
+        return reply if isinstance(m, Message) else value_of(reply)
+
+    def messages(self, type_: int | type) -> MessageStream:
+        """Pushed messages of *type_*, from now on; they are not offered to dispatchers."""
+        number = type_of(type_)
+        return self._streams.setdefault(number, MessageStream(number))
+
+    def received(self, m: Message) -> bool:
+        """Is *m* a reply or for a stream? Then it has gone there."""
+        if self._requests and self._requests.take_reply(m):
+            return True
+        stream = self._streams.get(m.type)
+        if stream is None:
+            return False
+        decode(m)
+        stream.put(m)
+        return True
+
+    def was_reset(self, error: SessionReset, *, final: bool) -> None:
+        """Requests raise *error* at once; streams too when it is *final*."""
+        self.last_reset = error
+        self._requests.fail(error)
+        if final:
+            for stream in self._streams.values():
+                stream.end(error)
+
+    def _whereabouts(self) -> tuple[object, str]:
+        return self.peer_addr, "open"
+
+
+class MessengerConnection(LocalConnection):
+    """The connection of one session."""
+
+    def __init__(self, messenger: Messenger, session: Session) -> None:
+        super().__init__(messenger)
+        self.session = session
+        self._connected: asyncio.Event = asyncio.Event()
+        self._answers: list[asyncio.Future[float]] = []
+
+    # facts
+
+    @property
+    def id(self) -> int:  # type: ignore[override]
+        """The session's id."""
+        return self.session.id
+
+    @property
+    def peer_type(self) -> int:  # type: ignore[override]
+        """Entity type number of the peer."""
+        return self.session.peer_type
+
+    @property
+    def peer_addr(self) -> EntityAddr:  # type: ignore[override]
+        """The peer's address, as far as it is known."""
+        return self.session.peer_addr
+
+    @property
+    def my_addr(self) -> EntityAddr:  # type: ignore[override]
+        """Our address as the peer was told."""
+        return self.session.handshake.own if self.session.handshake else self.messenger.addr
+
+    @property
+    def features(self) -> int:  # type: ignore[override]
+        """Negotiated feature bits; 0 before the first session."""
+        return self.session.features
+
+    @property
+    def policy(self) -> Policy:
+        """The policy in force; `lossy` is what the server decided."""
+        return self.session.policy
+
+    @property
+    def handshake(self) -> HandshakeFacts | None:
+        """What the last handshake said; None before the first."""
+        return self.session.handshake
+
+    @property
+    def is_connected(self) -> bool:
+        """Is the session open?"""
+        return self.session.state is State.OPEN
+
+    # acts
+
+    def send_message(self, m: Any, data: Bytes = b"") -> bool:
+        """See `Connection.send_message`."""
+        return self.messenger.send(self.session, to_message(m, data))
+
+    def send_keepalive(self) -> None:
+        """Ask the peer for a sign of life; wakes a parked session."""
+        self.messenger.send_keepalive(self.session)
+
+    async def ping(self, timeout: float | None = None) -> float:
+        """Round-trip time of a KEEPALIVE2, in seconds. Raises TimeoutError, SessionReset."""
+        future: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        self._answers.append(future)
+        sent = self.messenger.now()
+        self.send_keepalive()
+        async with asyncio.timeout(timeout):
+            return await future - sent
+
+    async def wait_connected(self, timeout: float | None = None) -> None:
+        """Return when the session is open. Raises ConnectError after *timeout* seconds."""
+        try:
+            async with asyncio.timeout(timeout):
+                await self._connected.wait()
+        except TimeoutError:
+            raise self._connect_error() from None
+        if self.session.state is State.CLOSED:
+            raise self._connect_error()
+
+    def _connect_error(self) -> ConnectError:
+        session = self.session
+        return ConnectError(session.target or session.peer_addr, session.attempts, session.cause)
+
+    def mark_down(self) -> None:
+        """End the session, without an event on this side; pending requests raise SessionReset."""
+        self.messenger.mark_down(self.session)
+
+    def mark_disposable(self) -> None:
+        """Make the session lossy: the next fault is final."""
+        self.messenger.endpoint.mark_disposable(self.session)
+
+    # what the messenger tells
+
+    def connected(self) -> None:
+        """The session is open."""
+        self._connected.set()
+
+    def answered(self, now: float) -> None:
+        """A keepalive came back."""
+        answers, self._answers = self._answers, []
+        for future in answers:
+            if not future.done():
+                future.set_result(now)
+
+    def was_reset(self, error: SessionReset, *, final: bool) -> None:
+        """See `LocalConnection.was_reset`."""
+        super().was_reset(error, final=final)
+        if final:
+            self._connected.set()  # whoever waits finds the session closed
+        else:
+            self._connected.clear()
+        answers, self._answers = self._answers, []
+        for future in answers:
+            if not future.done():
+                future.set_exception(error)
+
+    def _whereabouts(self) -> tuple[object, str]:
+        session = self.session
+        state = session.state.value + (f", {session.cause}" if session.cause else "")
+        return session.target or session.peer_addr, state
+
+
+class LoopbackConnection(LocalConnection):
+    """The messenger talking to itself: not encoded, not numbered, in order.
+
+    Two ends, so that a reply is told from the request it answers: *other* is the far one.
+    """
+
+    id = 0
+
+    def __init__(self, messenger: Messenger) -> None:
+        super().__init__(messenger)
+        self.other: LoopbackConnection = self
+        self.peer_type = messenger.name.type
+        self.features = (1 << 64) - 1
+
+    @classmethod
+    def pair(cls, messenger: Messenger) -> LoopbackConnection:
+        """The near end of a new pair."""
+        near, far = cls(messenger), cls(messenger)
+        near.other, far.other = far, near
+        return near
+
+    @property
+    def peer_addr(self) -> EntityAddr:  # type: ignore[override]
+        """Our own address."""
+        return self.messenger.addr
+
+    @property
+    def my_addr(self) -> EntityAddr:  # type: ignore[override]
+        """Our own address, on either end."""
+        return self.messenger.addr
+
+    @property
+    def is_connected(self) -> bool:
+        """Always, until the messenger shuts down."""
+        return not self.messenger.closed
+
+    def send_message(self, m: Any, data: Bytes = b"") -> bool:
+        """Deliver to the other end, in the next turn of the loop."""
+        return self.messenger.send_loopback(self.other, to_message(m, data))
+
+    def mark_down(self) -> None:
+        """Nothing to end."""

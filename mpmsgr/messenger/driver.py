@@ -1,0 +1,283 @@
+"""Executes what an endpoint wants done: the one place where sessions meet sockets and the clock."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from mpmsgr.messenger.transport import PipeTransport
+from mpmsgr.session.actions import (
+    Answered,
+    Close,
+    Deliver,
+    Dial,
+    Event,
+    Fault,
+    Flush,
+    FlushSoon,
+    Wake,
+    Write,
+)
+from mpmsgr.session.endpoint import Endpoint
+from mpmsgr.session.pipe import Pipe
+from mpmsgr.session.session import Session
+from mpmsgr.wire.address import EntityAddr
+
+if TYPE_CHECKING:
+    from mpmsgr.messenger.sink import Sink
+
+log = logging.getLogger("mpmsgr.session")
+
+#: Longest time an ack waits for something to travel with, in seconds.
+ACK_DELAY_S = 0.005
+_RECEIVE_BUFFER = 256 * 1024
+#: A server stops reading a peer that leaves more than this unread, in bytes.
+_UNREAD_LIMIT = 4 * 1024 * 1024
+
+
+class Driver:
+    """The sockets and timers of one endpoint, on the running loop.
+
+    on_answer(session): a keepalive came back. dial_timeout_s: for TCP alone.
+    """
+
+    def __init__(self, endpoint: Endpoint, sink: Sink, advertise: EntityAddr | None) -> None:
+        self.endpoint = endpoint
+        self.sink = sink
+        self.buffer = memoryview(bytearray(_RECEIVE_BUFFER))
+        self.on_answer: Callable[[Session], None] = lambda session: None
+        self._advertise = advertise
+        self._loop = asyncio.get_running_loop()
+        self._dirty: set[Pipe] = set()
+        self._soon: set[Pipe] = set()
+        self._flush_soon_timer: asyncio.TimerHandle | None = None
+        self._wakes: dict[Any, asyncio.TimerHandle] = {}
+        self._dials: set[asyncio.Task[None]] = set()
+        self._executing = False
+        self._closed = False
+
+    def now(self) -> float:
+        """The clock of every `now`, in seconds."""
+        return self._loop.time()
+
+    # what happens to sockets
+
+    def accepted(self, transport: PipeTransport, peer: EntityAddr, own: EntityAddr) -> Pipe:
+        """A socket was accepted."""
+        announced = self._advertise or own._replace(nonce=self.endpoint.addr.nonce)
+        pipe = self.endpoint.accept(peer, announced, self.now())
+        pipe.handle = transport
+        self.run()
+        return pipe
+
+    def dialled(self, pipe: Pipe, peer: EntityAddr) -> None:
+        """Our TCP connection is there."""
+        self.endpoint.dialled(pipe, peer, self.now())
+        self.run()
+
+    def received(self, pipe: Pipe, data: bytes) -> None:
+        """Bytes came."""
+        pipe.receive(data, self._loop.time())
+        self.run()
+
+    def landed(self, pipe: Pipe, size: int) -> None:
+        """Bytes of a large message came where they belong."""
+        pipe.landed(size, self._loop.time())
+        self.run()
+
+    def socket_lost(self, pipe: Pipe, cause: str) -> None:
+        """A socket is gone."""
+        self._dirty.discard(pipe)
+        self._soon.discard(pipe)
+        self.endpoint.lost(pipe, cause, self.now())
+        self.run()
+
+    def write_paused(self, pipe: Pipe, paused: bool) -> None:
+        """The peer's reading stalled, or goes on."""
+        if not paused:
+            self._mark_dirty(pipe)
+            if pipe.session is not None:
+                self.resume_reading(pipe.session)
+
+    # reading on and off
+
+    def pause_reading(self, session: Session) -> None:
+        """Stop reading *session*; its silence is not held against it."""
+        transport = session.pipe.handle if session.pipe else None
+        if isinstance(transport, PipeTransport):
+            session.paused = True
+            transport.pause_reading()
+
+    def resume_reading(self, session: Session) -> None:
+        """Read *session* again."""
+        transport = session.pipe.handle if session.pipe else None
+        if session.paused and isinstance(transport, PipeTransport):
+            session.paused = False
+            session.last_received = self.now()
+            transport.resume_reading()
+
+    # executing
+
+    def run(self) -> None:
+        """Execute the endpoint's actions, and those that doing so brings up."""
+        if self._executing:
+            return
+        self._executing = True
+        try:
+            while actions := self.endpoint.take():
+                for action in actions:
+                    _EXECUTE[type(action)](self, action)
+        finally:
+            self._executing = False
+
+    def _dial(self, action: Dial) -> None:
+        if self._closed:
+            return
+        task = self._loop.create_task(self._connect(action))
+        self._dials.add(task)
+        task.add_done_callback(self._dials.discard)
+
+    async def _connect(self, action: Dial) -> None:
+        pipe = action.pipe
+        try:
+            await self._loop.create_connection(
+                lambda: PipeTransport(self, pipe), action.host, action.port
+            )
+        except OSError as err:
+            refused = isinstance(err, ConnectionRefusedError)
+            self.endpoint.lost(pipe, _dial_error(action, err), self.now(), refused=refused)
+            self.run()
+
+    def _write(self, action: Write) -> None:
+        if isinstance(action.pipe.handle, PipeTransport):
+            if action.pipe in self._dirty:
+                self._flush(action.pipe)
+            action.pipe.handle.write(action.data)
+
+    def _close(self, action: Close) -> None:
+        timer = self._wakes.pop(action.pipe, None)
+        if timer is not None:
+            timer.cancel()
+        if isinstance(action.pipe.handle, PipeTransport):
+            action.pipe.handle.close()
+
+    def _deliver(self, action: Deliver) -> None:
+        self.sink.deliver(action.session, action.raws)
+
+    def _event(self, action: Event) -> None:
+        self.sink.event(action)
+
+    def _answered(self, action: Answered) -> None:
+        self.on_answer(action.session)
+
+    def _fault(self, action: Fault) -> None:
+        pipe = action.pipe
+        if action.hostile or (pipe.incoming and pipe.session is None):
+            log.warning("pipe %d, peer %s: %s", pipe.id, pipe.peer, action.cause)
+        else:
+            log.info("pipe %d, peer %s: %s", pipe.id, pipe.peer, action.cause)
+
+    # timers
+
+    def _wake(self, action: Wake) -> None:
+        handle = self._wakes.pop(action.target, None)
+        if handle is not None:
+            handle.cancel()
+        self._wakes[action.target] = self._loop.call_at(action.at, self._woken, action.target)
+
+    def _woken(self, target: Pipe | Session) -> None:
+        self._wakes.pop(target, None)
+        self.endpoint.wake(target, self.now())
+        self.run()
+
+    # writing
+
+    def _mark(self, action: Flush) -> None:
+        self._mark_dirty(action.pipe)
+
+    def _mark_dirty(self, pipe: Pipe) -> None:
+        if not self._dirty:
+            self._loop.call_soon(self._flush_dirty)
+        self._dirty.add(pipe)
+
+    def _mark_soon(self, action: FlushSoon) -> None:
+        self._soon.add(action.pipe)
+        if self._flush_soon_timer is None:
+            self._flush_soon_timer = self._loop.call_later(ACK_DELAY_S, self._flush_soon)
+
+    def _flush_soon(self) -> None:
+        self._flush_soon_timer = None
+        soon, self._soon = self._soon, set()
+        for pipe in soon:
+            if pipe.established is not None and pipe.established.flush_soon:
+                self._mark_dirty(pipe)
+
+    def _flush_dirty(self) -> None:
+        """Once per loop turn: one write for each pipe that has something to say."""
+        dirty, self._dirty = self._dirty, set()
+        now = self._loop.time()
+        for pipe in dirty:
+            self._flush(pipe, now)
+
+    def _flush(self, pipe: Pipe, now: float | None = None) -> None:
+        transport = pipe.handle
+        if not isinstance(transport, PipeTransport):
+            return
+        if transport.write_paused:
+            self._throttle_reader(pipe)
+            return
+        out = pipe.output(self._loop.time() if now is None else now)
+        if out:
+            transport.write_all(out)
+        if pipe.has_more:
+            self._mark_dirty(pipe)
+
+    def _throttle_reader(self, pipe: Pipe) -> None:
+        """A client that sends requests and reads no replies has to wait."""
+        session = pipe.session
+        if session is not None and session.policy.server and not session.paused:
+            waiting = session.outbox.nbytes
+            if waiting > _UNREAD_LIMIT:
+                self.pause_reading(session)
+
+    # the end
+
+    async def close(self) -> None:
+        """Close every socket and timer, written bytes first; later events are ignored."""
+        self._closed = True
+        self._flush_dirty()
+        for task in self._dials:
+            task.cancel()
+        for pipe in list(self.endpoint.registry.pipes):
+            pipe.closed = True
+            if isinstance(pipe.handle, PipeTransport):
+                pipe.handle.close()
+        for handle in self._wakes.values():
+            handle.cancel()
+        self._wakes.clear()
+        if self._flush_soon_timer is not None:
+            self._flush_soon_timer.cancel()
+        if self._dials:
+            await asyncio.wait(self._dials)
+
+
+def _dial_error(action: Dial, err: OSError) -> str:
+    why = os.strerror(err.errno) if err.errno and err.errno > 0 else str(err)
+    return f"cannot connect to {action.host}:{action.port}: {why}"
+
+
+_EXECUTE: dict[type, Callable[[Driver, Any], None]] = {
+    Dial: Driver._dial,
+    Write: Driver._write,
+    Flush: Driver._mark,
+    FlushSoon: Driver._mark_soon,
+    Close: Driver._close,
+    Wake: Driver._wake,
+    Deliver: Driver._deliver,
+    Event: Driver._event,
+    Answered: Driver._answered,
+    Fault: Driver._fault,
+}

@@ -1,0 +1,132 @@
+"""The I/O process: ``python -m mpmsgr.messenger.io --control-fd N --incarnation K``.
+
+The one module of this folder that knows the pool: it is a process's main, not part of the library.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import socket
+import traceback
+from typing import Any
+
+from mpmsgr.config import Settings, resolve_ways
+from mpmsgr.control import MAX_ERROR_TEXT, ControlChannel
+from mpmsgr.dispatch.plugins import load_chain
+from mpmsgr.errors import PluginError
+from mpmsgr.logs import setup_logging
+from mpmsgr.loop import run
+from mpmsgr.messenger.messenger import Messenger
+from mpmsgr.pool.front import PoolFront
+from mpmsgr.process import SUPERVISOR_PID_ENV, die_with_parent, leave_stop_signals_to_parent
+
+log = logging.getLogger("mpmsgr.io")
+
+Packet = dict[str, Any]
+
+
+class IoProcess:
+    """Owns the peer sockets: one messenger, with the pool (or its own dispatchers) behind it."""
+
+    def __init__(self, channel: ControlChannel, incarnation: int) -> None:
+        self._channel, self._incarnation = channel, incarnation
+        self._messenger: Messenger | None = None
+        self._front: PoolFront | None = None
+        self._work: asyncio.Task[None] | None = None
+        self._status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def run(self) -> int:
+        """Serve; returns the exit status."""
+        asyncio.get_running_loop().add_reader(self._channel.fileno(), self._control)
+        self._control()
+        return await self._status
+
+    def _control(self) -> None:
+        for packet in self._channel.receive():
+            op = packet["op"]
+            if op == "start":
+                self._work = asyncio.ensure_future(self._start(packet))
+            elif op == "worker_lost" and self._front is not None:
+                self._front.worker_lost(packet["slot"], packet["generation"], packet["cause"])
+            elif op == "stop":
+                self._work = asyncio.ensure_future(self._stop(packet["timeout_s"]))
+            elif op == "quit":
+                self._end(0)
+        if self._channel.eof:
+            os._exit(1)  # the supervisor is gone
+
+    async def _start(self, packet: Packet) -> None:
+        settings = Settings.from_dict(packet["settings"])
+        setup_logging(settings.log_level, "io")
+        try:
+            await self._serve(settings, packet)
+        except Exception as err:
+            text = str(err) if isinstance(err, PluginError) else traceback.format_exc()
+            self._channel.send("failed", error=text[-MAX_ERROR_TEXT:])
+            self._channel.drain(1.0)
+            self._end(1)
+
+    async def _serve(self, settings: Settings, packet: Packet) -> None:
+        if settings.workers:
+            self._front = PoolFront(
+                packet["endpoint"],
+                self._incarnation,
+                credit=settings.worker_credit,
+                dispatch_bytes=settings.dispatch_bytes,
+            )
+        ways = resolve_ways(settings, packet["nonce"])
+        messenger = self._messenger = Messenger(
+            ways.name,
+            nonce=ways.nonce,
+            policies=ways.policies,
+            advertise=settings.advertise,
+            limits=ways.limits,
+            timing=ways.timing,
+            protocol_version=ways.protocol_version,
+            first_id=(self._incarnation << 32) + 1,
+            sink=self._front,
+        )
+        messenger.start()
+        if self._front is not None:
+            self._front.attach(messenger.driver)
+        else:
+            chain = load_chain(settings.modules, settings.options, settings.app_dir)
+            await messenger.use_chain(chain)
+        listeners = [socket.socket(fileno=fd) for fd in packet["listen_fds"]]
+        addrs = messenger.listen(listeners)
+        self._channel.send("ready", addrs=[str(addr) for addr in addrs])
+
+    async def _stop(self, timeout_s: float) -> None:
+        undelivered = 0
+        if self._messenger is not None:
+            undelivered = await self._messenger.shutdown(timeout_s)
+        if self._front is not None:
+            self._front.close()
+        self._channel.send("drained", undelivered=undelivered)
+        self._channel.drain(1.0)
+        self._end(0)
+
+    def _end(self, status: int) -> None:
+        if not self._status.done():
+            self._status.set_result(status)
+
+
+async def _serve(args: argparse.Namespace) -> int:
+    return await IoProcess(ControlChannel.from_fd(args.control_fd), args.incarnation).run()
+
+
+def main() -> int:
+    """Start as a child of the supervisor."""
+    die_with_parent(int(os.environ[SUPERVISOR_PID_ENV]))
+    leave_stop_signals_to_parent()
+    parser = argparse.ArgumentParser(prog="mpmsgr.messenger.io")
+    for option in ("--control-fd", "--incarnation"):
+        parser.add_argument(option, type=int, required=True)
+    return run(_serve(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

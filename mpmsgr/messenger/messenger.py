@@ -1,0 +1,328 @@
+"""The messenger: an endpoint with a name, an address, dispatchers and connections."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import socket
+from random import Random
+from types import TracebackType
+from typing import Any, Self
+
+from mpmsgr.dispatch.chain import Chain
+from mpmsgr.dispatch.dispatcher import Dispatcher
+from mpmsgr.errors import ConfigError, MessengerError, SessionReset
+from mpmsgr.messenger.accepter import Accepter, bind_sockets, raise_fd_limit
+from mpmsgr.messenger.connection import LoopbackConnection, MessengerConnection
+from mpmsgr.messenger.driver import Driver
+from mpmsgr.messenger.local import LocalSink
+from mpmsgr.messenger.sink import Sink
+from mpmsgr.messenger.tids import TidSource
+from mpmsgr.messenger.transport import PipeTransport
+from mpmsgr.session.auth import Authenticator
+from mpmsgr.session.endpoint import Endpoint, Timing
+from mpmsgr.session.policy import Policies, Policy, default_policies
+from mpmsgr.session.session import Session, Target
+from mpmsgr.session.states import State
+from mpmsgr.wire.address import EntityAddr, split_address
+from mpmsgr.wire.limits import Limits
+from mpmsgr.wire.message import Message
+from mpmsgr.wire.name import EntityName, parse_type
+from mpmsgr.wire.v1.parcel import encode_parcel
+
+
+class Messenger:
+    """``async with Messenger("svc.0") as m:``: start, use, shut down.
+
+    name: ``TYPE.NUMBER`` or ``TYPE.?``. nonce: u32 naming this instance, random by default; two
+    messengers of one host need different ones. policies: by peer type; the defaults are ours
+    between `client` and `svc`, Ceph's towards Ceph's types. advertise: the address told to peers
+    where it is not the bound one (NAT, containers). drain_s: how long `shutdown` waits for
+    handlers, replies and their acks. Everything else: see the classes named.
+    """
+
+    def __init__(
+        self,
+        name: str | EntityName = "client.?",
+        *,
+        nonce: int | None = None,
+        policies: Policies | None = None,
+        advertise: str | None = None,
+        limits: Limits | None = None,
+        timing: Timing | None = None,
+        authenticator: Authenticator | None = None,
+        protocol_version: int = 0,
+        first_id: int = 1,
+        sink: Sink | None = None,
+        drain_s: float = 5.0,
+    ) -> None:
+        self.name = name if isinstance(name, EntityName) else EntityName.parse(name)
+        self.tids = TidSource()
+        self.chain = Chain()
+        self.closed = False
+        self.undelivered = 0
+        self._drain_s = drain_s
+        self._nonce = secrets.randbits(32) if nonce is None else nonce
+        self._advertise = None if advertise is None else _advertised(advertise, self._nonce)
+        self.endpoint = Endpoint(
+            self.name,
+            EntityAddr(nonce=self._nonce),
+            policies or default_policies(self.name.type),
+            Random(secrets.randbits(64)),
+            limits=limits,
+            timing=timing,
+            authenticator=authenticator,
+            protocol_version=protocol_version,
+            first_id=first_id,
+        )
+        self._given_sink = sink
+        self._driver: Driver | None = None
+        self._local: LocalSink | None = None
+        self._accepters: list[Accepter] = []
+        self._waiting_listeners: list[socket.socket] = []
+        self._loopback: LoopbackConnection | None = None
+
+    # life
+
+    async def __aenter__(self) -> Self:
+        self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.shutdown()
+
+    def start(self) -> None:
+        """Begin, on the running loop; later calls do nothing."""
+        if self._driver is not None:
+            return
+        raise_fd_limit()
+        self._local = LocalSink(self.chain, self.connection_of)
+        sink = self._given_sink or self._local
+        self._driver = Driver(self.endpoint, sink, self._advertise)
+        self._driver.on_answer = self._answered
+
+    async def bind(self, *binds: str) -> EntityAddr:
+        """Listen on each ``HOST:PORT`` (port 0 or ``A-B``: the first free one of the range).
+
+        Returns the address peers are told. Accepting starts with the first dispatcher. Raises
+        ConfigError.
+        """
+        self.listen(bind_sockets(list(binds)))
+        return self.addr
+
+    def listen(self, listeners: list[socket.socket]) -> list[EntityAddr]:
+        """Take over listening sockets; the first one's address is ours. Returns all of them."""
+        self.start()
+        bound = [EntityAddr.from_socket(sock.getsockname(), self._nonce) for sock in listeners]
+        self.endpoint.addr = self._advertise or bound[0]
+        self._waiting_listeners += listeners
+        self._accept_if_ready()
+        return bound
+
+    async def use_chain(self, chain: Chain) -> None:
+        """Use the dispatchers of *chain* instead of those added so far, and start them."""
+        self._running()
+        assert self._local is not None
+        self.chain = self._local.runner.chain = chain
+        await self._local.runner.start()
+        self._accept_if_ready()
+
+    def _accept_if_ready(self) -> None:
+        if not self._waiting_listeners or not (self._given_sink or len(self.chain)):
+            return
+        driver = self._running()
+        accepter = Accepter(self._waiting_listeners, lambda: PipeTransport(driver, None))
+        self._waiting_listeners = []
+        self._accepters.append(accepter)
+        accepter.start()
+
+    async def stop_accepting(self) -> None:
+        """No new connections, whoever else holds copies of the listening descriptors."""
+        for accepter in self._accepters:
+            await accepter.stop()
+        self._accepters.clear()
+        for listener in self._waiting_listeners:
+            listener.close()
+        self._waiting_listeners = []
+
+    async def shutdown(self, drain_s: float | None = None) -> int:
+        """Stop in order; return how many messages no peer has acknowledged.
+
+        New messages are ignored, handlers finish, replies and their acks are waited for, peers
+        are told with CLOSE. Takes *drain_s* seconds at the most.
+        """
+        if self.closed or self._driver is None:
+            self.closed = True
+            return 0
+        await self.stop_accepting()
+        self.endpoint.draining = True
+        deadline = self.now() + (self._drain_s if drain_s is None else drain_s)
+        try:
+            async with asyncio.timeout_at(deadline):
+                await self._driver.sink.drain()
+                await self._outboxes_empty()
+        except TimeoutError:
+            pass
+        self.closed = True
+        await self._end_sessions()
+        return self.undelivered
+
+    async def _outboxes_empty(self) -> None:
+        """Wait until every reachable peer has acknowledged everything."""
+        while any(s.outbox.nbytes for s in self.endpoint.registry if s.state is State.OPEN):  # noqa: ASYNC110 (acks raise no event)
+            await asyncio.sleep(0.002)
+
+    async def _end_sessions(self) -> None:
+        assert self._driver is not None
+        for session in self.endpoint.registry:
+            self.undelivered += session.outbox.queued + len(session.outbox.sent)
+            self._fail_requests(session)
+            self.endpoint.close(session, self.now())
+        self._driver.run()
+        assert self._local is not None
+        self._local.runner.cancel()
+        await self._local.runner.stop()
+        await self._driver.close()
+
+    # dispatchers
+
+    def add_dispatcher_head(self, dispatcher: Dispatcher) -> None:
+        """Ask *dispatcher* first."""
+        self.chain.add_head(dispatcher)
+        self._accept_if_ready()
+
+    def add_dispatcher_tail(self, dispatcher: Dispatcher) -> None:
+        """Ask *dispatcher* last."""
+        self.chain.add_tail(dispatcher)
+        self._accept_if_ready()
+
+    # connections
+
+    @property
+    def addr(self) -> EntityAddr:
+        """Our address; the ip is blank until bound or learned from a peer."""
+        return self.endpoint.addr
+
+    def get_connection(
+        self,
+        addr: str | EntityAddr,
+        peer_type: str | int = "svc",
+        *,
+        policy: Policy | None = None,
+        verify_address: bool = True,
+    ) -> MessengerConnection | LoopbackConnection:
+        """The connection to *addr*, ``HOST:PORT[/NONCE]``; a new one connects in the background.
+
+        verify_address=False takes whatever address the server announces (NAT, port maps).
+        Our own address gives the loopback. Raises ValueError for a wrong address or peer type,
+        or a policy that never connects.
+        """
+        self.start()
+        driver = self._running()
+        target = _target(addr)
+        if self._is_own(target):
+            self._loopback = self._loopback or LoopbackConnection.pair(self)
+            return self._loopback
+        number = parse_type(peer_type) if isinstance(peer_type, str) else peer_type
+        session = self.endpoint.connect(
+            target, number, driver.now(), policy=policy, verify_address=verify_address
+        )
+        con = self.connection_of(session)
+        driver.run()
+        return con
+
+    def _is_own(self, target: Target) -> bool:
+        own = self.addr
+        place = (target.host, target.port) == (own.host, own.port)
+        return place and own.port > 0 and target.nonce in (None, own.nonce)
+
+    def connection_of(self, session: Session) -> MessengerConnection:
+        """The connection of *session*."""
+        con: MessengerConnection | None = session.connection
+        if con is None:
+            con = session.connection = MessengerConnection(self, session)
+        return con
+
+    # what connections do
+
+    def now(self) -> float:
+        """The loop's clock, in seconds."""
+        return self._running().now()
+
+    def send(self, session: Session, m: Message) -> bool:
+        """Encode and queue *m*; False: the session is over."""
+        if self.closed:
+            return False
+        m.tid = m.tid or self.tids.next()
+        driver = self._running()
+        queued = self.endpoint.send(session, [encode_parcel(m, self.name)], driver.now())
+        driver.run()
+        return queued
+
+    def send_keepalive(self, session: Session) -> None:
+        """Ask for a sign of life."""
+        driver = self._running()
+        self.endpoint.send_keepalive(session, driver.now())
+        driver.run()
+
+    def mark_down(self, session: Session) -> None:
+        """End *session*; its pending requests raise."""
+        self._fail_requests(session, self.endpoint.mark_down(session))
+        self._running().run()
+
+    def send_loopback(self, con: LoopbackConnection, m: Message) -> bool:
+        """Deliver *m* to loopback end *con*, in the next turn of the loop."""
+        if self.closed or self._local is None:
+            return False
+        m.tid = m.tid or self.tids.next()
+        m.src, m.nonce = self.name, self._nonce
+        asyncio.get_running_loop().call_soon(self._local.dispatch, con, m)
+        return True
+
+    def _fail_requests(self, session: Session, lost: list[int] | None = None) -> None:
+        if session.connection is not None and self._given_sink is None:
+            tids = lost or []
+            error = SessionReset(session.target or session.peer_addr, len(tids), tids)
+            self.connection_of(session).was_reset(error, final=True)
+
+    def _answered(self, session: Session) -> None:
+        if session.connection is not None and self._given_sink is None:
+            self.connection_of(session).answered(self.now())
+
+    @property
+    def driver(self) -> Driver:
+        """What executes the endpoint's actions, once started."""
+        return self._running()
+
+    def _running(self) -> Driver:
+        if self._driver is None:
+            raise MessengerError("the messenger is not started: use `async with Messenger(...)`")
+        return self._driver
+
+    def statistics(self) -> dict[str, Any]:
+        """Counters of the endpoint, and the number of sessions."""
+        return {"sessions": len(self.endpoint.registry), **vars(self.endpoint.counters)}
+
+
+def _advertised(text: str, nonce: int) -> EntityAddr:
+    """The address of ``HOST:PORT``, HOST resolved if it is a name. Raises ConfigError."""
+    try:
+        host, port, _nonce = split_address(text)
+        name = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][4]
+    except (ValueError, OSError) as err:
+        raise ConfigError("advertise", text, f"must be HOST:PORT that resolves ({err})") from None
+    return EntityAddr.from_socket(name, nonce)
+
+
+def _target(addr: str | EntityAddr) -> Target:
+    if isinstance(addr, EntityAddr):
+        return Target(addr.host, addr.port, addr.nonce or None)
+    host, port, nonce = split_address(addr)
+    if not host or not port:
+        raise ValueError(f"address {addr!r}: must be HOST:PORT or HOST:PORT/NONCE")
+    return Target(host, port, nonce)

@@ -1,0 +1,56 @@
+"""Requests that wait for their replies, matched by tid."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from mpmsgr.dispatch.payload import decode, remote_error
+from mpmsgr.errors import SessionReset
+from mpmsgr.wire.message import ERROR_REPLY, Message
+
+
+class Requests:
+    """The pending requests of one connection."""
+
+    __slots__ = ("_waiting",)
+
+    def __init__(self) -> None:
+        self._waiting: dict[int, asyncio.Future[Message]] = {}
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def expect(self, tid: int) -> asyncio.Future[Message]:
+        """A future for the reply to *tid*."""
+        future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        self._waiting[tid] = future
+        return future
+
+    def forget(self, tid: int) -> None:
+        """Nobody waits for *tid* any more."""
+        self._waiting.pop(tid, None)
+
+    def take_reply(self, m: Message) -> bool:
+        """Is *m* the reply to a pending request? Then its future has it."""
+        future = self._waiting.pop(m.tid, None)
+        if future is None:
+            return False
+        if not future.done():
+            if m.type == ERROR_REPLY:
+                future.set_exception(remote_error(m))
+            else:
+                future.set_result(m)
+        return True
+
+    def fail(self, error: SessionReset) -> None:
+        """The session is gone: raise *error* in all of them."""
+        waiting, self._waiting = self._waiting, {}
+        for future in waiting.values():
+            if not future.done():
+                future.set_exception(error)
+
+
+def value_of(reply: Message) -> Any:
+    """What the requester of a @message object gets: the decoded reply, or the bare message."""
+    return reply if decode(reply) is None and not reply.front else reply.obj

@@ -1,0 +1,191 @@
+"""Runs dispatchers: callbacks of one lane one after the other, each lane on its own."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+
+from mpmsgr.dispatch.chain import CALLBACKS, Chain
+from mpmsgr.dispatch.codes import ErrorCode
+from mpmsgr.dispatch.connection import Connection
+from mpmsgr.dispatch.dispatcher import Dispatcher
+from mpmsgr.dispatch.payload import PayloadError, error_reply, wants_error
+from mpmsgr.errors import RemoteError
+from mpmsgr.wire.message import Message
+
+log = logging.getLogger("mpmsgr.dispatch")
+
+#: Longest text of an error reply, in characters.
+MAX_ERROR_TEXT = 4096
+#: A message, or the name of an event.
+Item = Message | str
+
+
+class Lane:
+    """What waits while an asynchronous callback of a connection runs."""
+
+    __slots__ = ("task", "waiting")
+
+    def __init__(self) -> None:
+        self.task: asyncio.Task[None] | None = None
+        self.waiting: deque[Item] = deque()
+
+
+class Runner:
+    """Calls the dispatchers of *chain*; *done(con)* after each item, when it is completed.
+
+    A callback's exception is logged with its traceback and becomes an error reply where the
+    message is a request; it never goes further.
+    """
+
+    def __init__(self, chain: Chain, done: Callable[[Connection], None]) -> None:
+        self.chain = chain
+        self._done = done
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._started: list[Dispatcher] = []
+
+    def submit(self, lane: Lane, con: Connection, item: Item) -> None:
+        """Run *item* now, or after what runs in *lane*."""
+        if lane.task is not None:
+            lane.waiting.append(item)
+            return
+        rest = self._message(con, item) if isinstance(item, Message) else self._event(con, item)
+        if rest is not None:
+            lane.task = asyncio.get_running_loop().create_task(self._finish(lane, con, rest))
+            self._tasks.add(lane.task)
+        else:
+            self._done(con)
+
+    async def start(self) -> None:
+        """Call every dispatcher's on_start."""
+        for dispatcher in self.chain:
+            await _maybe(dispatcher.on_start())
+            self._started.append(dispatcher)
+
+    async def stop(self) -> None:
+        """Wait for what runs, then call on_stop where on_start was called, last one first."""
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        while self._started:
+            dispatcher = self._started.pop()
+            try:
+                await _maybe(dispatcher.on_stop())
+            except Exception:
+                log.exception("%s: on_stop failed", _name(dispatcher))
+
+    def cancel(self) -> None:
+        """Give up what runs."""
+        for task in self._tasks:
+            task.cancel()
+
+    # messages
+
+    def _message(self, con: Connection, m: Message) -> Awaitable[None] | None:
+        """Offer *m* along the chain; the rest of it as an awaitable when a callback is async."""
+        takers = self.chain.takers(m.type)
+        try:
+            for i, dispatcher in enumerate(takers):
+                result = dispatcher.dispatch(con, m)
+                if result is None or result is True:
+                    return None
+                if result is not False:
+                    return self._message_rest(con, m, result, takers[i + 1 :])
+            self._unhandled(con, m)
+        except Exception as err:
+            self._failed(con, m, err)
+        return None
+
+    async def _message_rest(
+        self,
+        con: Connection,
+        m: Message,
+        pending: Awaitable[bool | None],
+        takers: Sequence[Dispatcher],
+    ) -> None:
+        try:
+            if await pending is not False:
+                return
+            for dispatcher in takers:
+                if await _maybe(dispatcher.dispatch(con, m)) is not False:
+                    return
+            self._unhandled(con, m)
+        except Exception as err:
+            self._failed(con, m, err)
+
+    def _unhandled(self, con: Connection, m: Message) -> None:
+        log.warning("nobody handles message type %#x from %s", m.type, con)
+        text = f"nobody handles message type {m.type:#x}"
+        self._refuse(con, m, ErrorCode.UNHANDLED, text)
+
+    def _failed(self, con: Connection, m: Message, err: Exception) -> None:
+        if isinstance(err, RemoteError):
+            self._refuse(con, m, err.code, err.text)
+        elif isinstance(err, PayloadError):
+            log.warning("%s from %s", err, con)
+            self._refuse(con, m, ErrorCode.BAD_PAYLOAD, err.text)
+        else:
+            log.error("handler of type %#x failed, tid %d of %s", m.type, m.tid, con, exc_info=err)
+            text = f"handler failed: {type(err).__name__}: {err}"
+            self._refuse(con, m, ErrorCode.HANDLER_FAILED, text)
+
+    def _refuse(self, con: Connection, m: Message, code: int, text: str) -> None:
+        if wants_error(m.type, m.tid):
+            con.send_message(error_reply(m.tid, m.priority, code, text[:MAX_ERROR_TEXT]))
+
+    # events
+
+    def _event(self, con: Connection, event: str) -> Awaitable[None] | None:
+        callback, stops = CALLBACKS[event]
+        dispatchers = list(self.chain)
+        for i, dispatcher in enumerate(dispatchers):
+            try:
+                result = callback(dispatcher, con)
+            except Exception:
+                log.exception("%s: %s of %s failed", _name(dispatcher), event, con)
+                continue
+            if inspect.isawaitable(result):
+                return self._event_rest(con, event, result, dispatchers[i + 1 :])
+            if stops and result is True:
+                return None
+        return None
+
+    async def _event_rest(
+        self,
+        con: Connection,
+        event: str,
+        pending: Awaitable[bool | None],
+        dispatchers: Sequence[Dispatcher],
+    ) -> None:
+        callback, stops = CALLBACKS[event]
+        try:
+            if await pending is True and stops:
+                return
+            for dispatcher in dispatchers:
+                if await _maybe(callback(dispatcher, con)) is True and stops:
+                    return
+        except Exception:
+            log.exception("%s of %s failed", event, con)
+
+    # lanes
+
+    async def _finish(self, lane: Lane, con: Connection, rest: Awaitable[None]) -> None:
+        try:
+            await rest
+        finally:
+            if lane.task is not None:
+                self._tasks.discard(lane.task)
+                lane.task = None
+            self._done(con)
+            while lane.waiting and lane.task is None:
+                self.submit(lane, con, lane.waiting.popleft())
+
+
+async def _maybe(result: object) -> object:
+    return await result if inspect.isawaitable(result) else result
+
+
+def _name(dispatcher: Dispatcher) -> str:
+    return str(getattr(dispatcher, "name", type(dispatcher).__qualname__))

@@ -1,0 +1,1 @@
+"""The I/O process and its workers: batches over ZeroMQ IPC."""

@@ -1,0 +1,78 @@
+"""Connections as a worker sees them: the sockets are elsewhere."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mpmsgr.dispatch.connection import Connection
+from mpmsgr.dispatch.payload import to_message
+from mpmsgr.errors import SessionReset
+from mpmsgr.messenger.runner import Lane
+from mpmsgr.pool.envelope import Intro, OutRecord
+from mpmsgr.wire.address import EntityAddr
+from mpmsgr.wire.crc import Bytes
+from mpmsgr.wire.v1.parcel import encode_parcel
+
+if TYPE_CHECKING:
+    from mpmsgr.pool.runtime import Runtime
+
+
+class RemoteConnection(Connection):
+    """One peer. What is sent collects here until the worker's next batch leaves.
+
+    completed: items handled since then; gone: the session is over, or another worker has it.
+    """
+
+    def __init__(self, runtime: Runtime, id_: int) -> None:
+        self.id = id_
+        self.peer_type = 0
+        self.peer_addr = self.my_addr = EntityAddr()
+        self.features = 0
+        self.lossy = False
+        self.priv: Any = None
+        self.last_reset: SessionReset | None = None
+        self.lane = Lane()
+        self.gone = False
+        self.completed = 0
+        self._out: list[Any] = []
+        self._runtime = runtime
+
+    def introduce(self, intro: Intro) -> None:
+        """Take over facts from the I/O process."""
+        self.peer_type = intro.peer_type
+        self.peer_addr = EntityAddr.parse(intro.peer_addr)
+        self.my_addr = EntityAddr.parse(intro.my_addr or "-")
+        self.features, self.lossy = intro.features, intro.lossy
+
+    def send_message(self, m: Any, data: Bytes = b"") -> bool:
+        """See `Connection.send_message`."""
+        if self.gone:
+            return False
+        m = to_message(m, data)
+        if not m.tid:
+            m.tid = self._runtime.tids.next()
+        parcel = encode_parcel(m, self._runtime.name)
+        body = parcel.body
+        self._out += (parcel.head, body[0] if len(body) == 1 else body)
+        self._runtime.has_output(self)
+        return True
+
+    def mark_down(self) -> None:
+        """End the session; what was sent before still leaves."""
+        if not self.gone:
+            self._runtime.mark_down(self)
+
+    def connection(self, id_: int) -> Connection:
+        """See `Connection.connection`."""
+        return self._runtime.connection(id_)
+
+    @property
+    def is_connected(self) -> bool:
+        """Is the session still there, as far as this worker was told?"""
+        return not self.gone
+
+    def take_record(self) -> OutRecord:
+        """What happened since the last batch."""
+        record = (self.id, self.completed, self._out)
+        self.completed, self._out = 0, []
+        return record

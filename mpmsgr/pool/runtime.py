@@ -1,0 +1,163 @@
+"""What a worker does with batches: run the dispatchers, send back what they did."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from mpmsgr.dispatch.chain import Chain
+from mpmsgr.errors import SessionReset
+from mpmsgr.messenger.runner import Runner
+from mpmsgr.messenger.tids import TidSource
+from mpmsgr.pool.envelope import BATCH, BYE, DOWN, READY, Intro, identity, pack, unpack
+from mpmsgr.pool.link import Link
+from mpmsgr.pool.remote import RemoteConnection
+from mpmsgr.session.actions import EventKind
+from mpmsgr.wire.name import EntityName
+from mpmsgr.wire.v1.parcel import decode_raw
+
+#: Replies leave at the latest this long after the first of them was made, in seconds, also while
+#: a batch of slow messages is being worked on.
+_FLUSH_EVERY_S = 0.002
+
+_RESETS = {EventKind.RESET.value, EventKind.REMOTE_RESET.value}
+
+
+class Runtime:
+    """The dispatchers of one worker and its link to the I/O process.
+
+    name: whose messages ours are; on_first: called when the first item is completed.
+    """
+
+    def __init__(
+        self,
+        chain: Chain,
+        name: EntityName,
+        slot: int,
+        generation: int,
+        on_first: Callable[[], None],
+    ) -> None:
+        self.name = name
+        self.tids = TidSource()
+        self.runner = Runner(chain, self._item_done)
+        self._slot, self._generation = slot, generation
+        self._on_first: Callable[[], None] | None = on_first
+        self._incarnation = 0
+        self._link: Link | None = None
+        self._cons: dict[int, RemoteConnection] = {}
+        self._dirty: dict[RemoteConnection, None] = {}
+        self._working = False
+        self._flushed_at = 0.0
+        self._loop = asyncio.get_running_loop()
+
+    # the link
+
+    def connect(self, endpoint: str, incarnation: int) -> None:
+        """Serve the I/O process at *endpoint*; whatever came from an earlier one is void."""
+        self.disconnect()
+        self._incarnation = incarnation
+        me = identity(self._slot, self._generation)
+        self._link = Link.dealer(endpoint, me, self._received)
+        self._send(READY, None)
+
+    def disconnect(self) -> None:
+        """Leave the I/O process that we serve."""
+        for con in self._cons.values():
+            con.gone = True
+        self._cons.clear()
+        self._dirty.clear()
+        if self._link is not None:
+            self._link.close()
+            self._link = None
+
+    def goodbye(self) -> None:
+        """Nothing more will come from here."""
+        self._flush()
+        self._send(BYE, None)
+        self.disconnect()
+
+    def _send(self, kind: int, payload: object) -> None:
+        if self._link is not None:
+            self._link.send(pack((self._incarnation, self._generation, kind, payload)))
+
+    # batches in
+
+    def _received(self, parts: list[bytes]) -> None:
+        incarnation, records = unpack(parts[0])
+        if incarnation != self._incarnation:
+            return
+        self._working = True
+        self._flushed_at = time.monotonic()
+        try:
+            for con_id, intro, items in records:
+                self._record(con_id, intro, items)
+        finally:
+            self._working = False
+            self._flush()
+
+    def _record(self, con_id: int, intro: list[object] | None, items: list[object] | None) -> None:
+        con = self._cons.get(con_id)
+        if items is None:
+            self._forget(con_id)
+            return
+        if con is None:
+            con = self._cons[con_id] = RemoteConnection(self, con_id)
+        if intro is not None:
+            con.introduce(Intro(*intro))  # type: ignore[arg-type]
+        nonce = con.peer_addr.nonce
+        submit, lane = self.runner.submit, con.lane
+        for item in items:
+            if isinstance(item, bytes):
+                submit(lane, con, decode_raw(item, nonce))
+            else:
+                self._event(con, *item)  # type: ignore[misc]
+
+    def _event(self, con: RemoteConnection, kind: str, lost: list[int]) -> None:
+        if kind in _RESETS:
+            con.last_reset = SessionReset(con.peer_addr, len(lost), lost)
+        self.runner.submit(con.lane, con, kind)
+        if kind == EventKind.RESET.value:
+            self._cons.pop(con.id, None)
+
+    def _forget(self, con_id: int) -> None:
+        con = self._cons.pop(con_id, None)
+        if con is not None:
+            con.gone = True
+
+    def connection(self, id_: int) -> RemoteConnection:
+        """The connection with *id_*, known here or not."""
+        return self._cons.get(id_) or RemoteConnection(self, id_)
+
+    # batches out
+
+    def has_output(self, con: RemoteConnection) -> None:
+        """*con* has something for the next batch."""
+        if not self._dirty and not self._working:
+            self._loop.call_soon(self._flush)
+        self._dirty[con] = None
+
+    def mark_down(self, con: RemoteConnection) -> None:
+        """End *con*."""
+        self._flush()
+        self._forget(con.id)
+        self._send(DOWN, [con.id])
+
+    def _item_done(self, con: object) -> None:
+        assert isinstance(con, RemoteConnection)
+        con.completed += 1
+        self.has_output(con)
+        if self._working:
+            now = time.monotonic()
+            if now - self._flushed_at > _FLUSH_EVERY_S:
+                self._flush()
+                self._flushed_at = now
+        if self._on_first is not None:
+            self._on_first()
+            self._on_first = None
+
+    def _flush(self) -> None:
+        if self._dirty:
+            records = [con.take_record() for con in self._dirty]
+            self._dirty.clear()
+            self._send(BATCH, records)

@@ -1,0 +1,108 @@
+"""The worker process: ``python -m mpmsgr.pool.worker --control-fd N --slot S --generation G``."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import traceback
+from typing import Any
+
+from mpmsgr.config import Settings
+from mpmsgr.control import MAX_ERROR_TEXT, ControlChannel
+from mpmsgr.dispatch.plugins import load_chain
+from mpmsgr.errors import PluginError
+from mpmsgr.logs import setup_logging
+from mpmsgr.loop import run
+from mpmsgr.pool.runtime import Runtime
+from mpmsgr.process import SUPERVISOR_PID_ENV, die_with_parent, leave_stop_signals_to_parent
+from mpmsgr.wire.name import EntityName
+
+Packet = dict[str, Any]
+
+
+class WorkerProcess:
+    """Loads the modules, serves one I/O process after the other, stops when told."""
+
+    def __init__(self, channel: ControlChannel, slot: int, generation: int) -> None:
+        self._channel, self._slot, self._generation = channel, slot, generation
+        self._runtime: Runtime | None = None
+        self._where: tuple[str, int] | None = None
+        self._work: asyncio.Task[None] | None = None
+        self._status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+
+    async def run(self) -> int:
+        """Serve; returns the exit status."""
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self._channel.fileno(), self._control)
+        self._control()
+        return await self._status
+
+    def _control(self) -> None:
+        for packet in self._channel.receive():
+            op = packet["op"]
+            if op in ("start", "link"):
+                self._where = packet["endpoint"], packet["incarnation"]
+            if op == "start":
+                self._work = asyncio.ensure_future(self._start(packet))
+            elif op == "link":
+                self._link()
+            elif op == "stop":
+                self._work = asyncio.ensure_future(self._stop())
+        if self._channel.eof:
+            os._exit(1)  # the supervisor is gone
+
+    async def _start(self, packet: Packet) -> None:
+        settings = Settings.from_dict(packet["settings"])
+        setup_logging(settings.log_level, f"worker {self._slot}")
+        try:
+            chain = load_chain(settings.modules, settings.options, settings.app_dir)
+            name = EntityName.parse(settings.name)
+            runtime = Runtime(chain, name, self._slot, self._generation, self._worked)
+            await runtime.runner.start()
+        except Exception as err:
+            text = str(err) if isinstance(err, PluginError) else traceback.format_exc()
+            self._channel.send("failed", error=text[-MAX_ERROR_TEXT:])
+            self._channel.drain(1.0)
+            self._end(1)
+            return
+        self._runtime = runtime
+        self._link()
+
+    def _link(self) -> None:
+        if self._runtime is not None and self._where is not None:
+            endpoint, incarnation = self._where
+            self._runtime.connect(endpoint, incarnation)
+            self._channel.send("ready", incarnation=incarnation)
+
+    def _worked(self) -> None:
+        self._channel.send("worked")
+
+    async def _stop(self) -> None:
+        if self._runtime is not None:
+            await self._runtime.runner.stop()
+            self._runtime.goodbye()
+        self._end(0)
+
+    def _end(self, status: int) -> None:
+        if not self._status.done():
+            self._status.set_result(status)
+
+
+async def _serve(args: argparse.Namespace) -> int:
+    channel = ControlChannel.from_fd(args.control_fd)
+    return await WorkerProcess(channel, args.slot, args.generation).run()
+
+
+def main() -> int:
+    """Start as a child of the supervisor."""
+    die_with_parent(int(os.environ[SUPERVISOR_PID_ENV]))
+    leave_stop_signals_to_parent()
+    parser = argparse.ArgumentParser(prog="mpmsgr.pool.worker")
+    for option in ("--control-fd", "--slot", "--generation"):
+        parser.add_argument(option, type=int, required=True)
+    return run(_serve(parser.parse_args()))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,50 @@
+"""What a child process does first: die with its parent, leave stop signals to the parent."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from types import FrameType
+
+SUPERVISOR_PID_ENV = "MPMSGR_SUPERVISOR_PID"
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+def die_with_parent(expected_parent_pid: int) -> bool:
+    """Have the kernel send us SIGKILL when our parent dies; exit now if it is dead already.
+
+    Returns True if that is armed, False off Linux, where only the end of the control channel tells.
+    The signal follows the parent's *thread* that spawned us. It survives exec and not fork, and a
+    change of user or group disarms it: call again after one. Raises OSError if the kernel refuses.
+    Source: prctl(2), PR_SET_PDEATHSIG.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    if prctl(_PR_SET_PDEATHSIG, ctypes.c_ulong(signal.SIGKILL), 0, 0, 0) != 0:
+        errno = ctypes.get_errno()
+        raise OSError(errno, f"prctl(PR_SET_PDEATHSIG): {os.strerror(errno)}")
+    # A parent that died between our start and the call above sends nothing any more.
+    if os.getppid() != expected_parent_pid:
+        os._exit(1)
+    return True
+
+
+def leave_stop_signals_to_parent() -> None:
+    """Let SIGINT and SIGTERM pass: a terminal's Ctrl-C reaches the whole process group.
+
+    A handler that does nothing, not SIG_IGN, since that and a blocked mask would be inherited by
+    programs the plugins start. The parent blocks both for us until here. Main thread only.
+    """
+    for number in STOP_SIGNALS:
+        signal.signal(number, _do_nothing)
+        signal.siginterrupt(number, False)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+
+
+def _do_nothing(number: int, frame: FrameType | None) -> None:
+    pass

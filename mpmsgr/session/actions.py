@@ -1,0 +1,95 @@
+"""What an endpoint wants done: plain values, executed by whoever owns the sockets and the clock."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import TYPE_CHECKING, NamedTuple
+
+from mpmsgr.wire.crc import Bytes
+
+if TYPE_CHECKING:
+    from mpmsgr.session.pipe import Pipe
+    from mpmsgr.session.session import Session
+
+
+class EventKind(Enum):
+    """Events of a session for its dispatchers (dispatch spec §4.3)."""
+
+    CONNECT = "connect"
+    ACCEPT = "accept"
+    REMOTE_RESET = "remote_reset"
+    RESET = "reset"
+    REFUSED = "refused"
+
+
+class Dial(NamedTuple):
+    """Open a TCP connection for *pipe*; then call `Endpoint.dialled` or `Endpoint.lost`."""
+
+    pipe: Pipe
+    host: str
+    port: int
+
+
+class Write(NamedTuple):
+    """Write *data* to the socket of *pipe* now (handshake bytes)."""
+
+    pipe: Pipe
+    data: bytes
+
+
+class Flush(NamedTuple):
+    """*pipe* has output: call `Pipe.output` before this loop turn ends, once however often told."""
+
+    pipe: Pipe
+
+
+class FlushSoon(NamedTuple):
+    """Only an ack is due: flush within the ack delay, unless something else flushes before."""
+
+    pipe: Pipe
+
+
+class Close(NamedTuple):
+    """Close the socket of *pipe* after what was written; nothing it says counts any more."""
+
+    pipe: Pipe
+
+
+class Wake(NamedTuple):
+    """Call `Endpoint.wake(target, now)` at *at* (seconds of the same clock as `now`)."""
+
+    target: Pipe | Session
+    at: float
+
+
+class Deliver(NamedTuple):
+    """*raws* (raw messages, in order) arrived on *session*."""
+
+    session: Session
+    raws: list[Bytes]
+
+
+class Event(NamedTuple):
+    """Something happened to *session*; *lost* tids were dropped with it, *cause* in words."""
+
+    session: Session
+    kind: EventKind
+    lost: tuple[int, ...] = ()
+    cause: str = ""
+
+
+class Answered(NamedTuple):
+    """The peer answered a keepalive; `session.last_keepalive_ack` is the stamp it returned."""
+
+    session: Session
+
+
+class Fault(NamedTuple):
+    """*pipe* failed for *cause*: to be logged. *hostile*: the peer broke the protocol."""
+
+    pipe: Pipe
+    cause: str
+    hostile: bool
+
+
+Action = Dial | Write | Flush | FlushSoon | Close | Wake | Deliver | Event | Answered | Fault

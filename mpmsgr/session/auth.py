@@ -1,0 +1,44 @@
+"""Authorizers as the handshake sees them: opaque bytes (wire spec §13, session spec §15)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+from mpmsgr.wire.v1.handshake import Connect
+
+
+class Authorizer(NamedTuple):
+    """What a connecting side presents: protocol number (0 = nothing) and bytes."""
+
+    protocol: int = 0
+    data: bytes = b""
+
+
+class Verification(NamedTuple):
+    """What an accepting side found: *reply* bytes go back; *challenge* asks for another round."""
+
+    valid: bool
+    reply: bytes = b""
+    challenge: bool = False
+
+
+class Authenticator(Protocol):
+    """Gets and verifies authorizers; called in the middle of handshakes, so it must be quick."""
+
+    def get_authorizer(self, peer_type: int, force_new: bool) -> Authorizer:
+        """The authorizer for a peer of *peer_type*; *force_new* after it was rejected."""
+
+    def verify_authorizer(self, connect: Connect) -> Verification:
+        """Judge the authorizer in *connect*; called also when there is none (protocol 0)."""
+
+
+class NoAuthentication:
+    """Presents nothing, accepts nothing (protocol 0) and the auth-none authorizer (protocol 1)."""
+
+    def get_authorizer(self, peer_type: int, force_new: bool) -> Authorizer:
+        """No authorizer."""
+        return Authorizer()
+
+    def verify_authorizer(self, connect: Connect) -> Verification:
+        """Valid for protocols 0 and 1."""
+        return Verification(connect.authorizer_protocol in (0, 1))

@@ -1,0 +1,478 @@
+"""One endpoint: its name, address and sessions. Events in, actions out.
+
+Every public method that takes `now` (seconds, any monotonic clock) may leave actions; the caller
+takes them with `take()` and executes them in order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from random import Random
+
+from mpmsgr.errors import HandshakeRefused
+from mpmsgr.session.acceptor import Acceptor
+from mpmsgr.session.actions import (
+    Action,
+    Close,
+    Dial,
+    Event,
+    EventKind,
+    Fault,
+    Flush,
+    Wake,
+    Write,
+)
+from mpmsgr.session.auth import Authenticator, NoAuthentication
+from mpmsgr.session.backoff import Backoff
+from mpmsgr.session.connector import Connector
+from mpmsgr.session.decision import Facts, Row, decide
+from mpmsgr.session.faults import FaultFacts, FaultResult, decide_fault
+from mpmsgr.session.pipe import Pipe
+from mpmsgr.session.policy import Policies, Policy
+from mpmsgr.session.registry import Registry
+from mpmsgr.session.session import Session, Target
+from mpmsgr.session.states import Move, State
+from mpmsgr.wire.address import EntityAddr
+from mpmsgr.wire.limits import Limits
+from mpmsgr.wire.name import EntityName
+from mpmsgr.wire.v1.frames import CLOSE
+from mpmsgr.wire.v1.handshake import Connect
+from mpmsgr.wire.v1.parcel import Parcel
+
+_U32 = 0xFFFFFFFF
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds: from accept or dial to an open session, and between connection attempts."""
+
+    handshake_timeout_s: float = 10.0
+    initial_backoff_s: float = 0.2
+    max_backoff_s: float = 15.0
+    jitter: bool = True
+
+
+@dataclass
+class Counters:
+    """What happened so far."""
+
+    accepted: int = 0
+    opened: int = 0
+    faults: int = 0
+    hostile: int = 0
+    replaced: int = 0
+    resets: int = 0
+    duplicates: int = 0
+    gaps: int = 0
+    decisions: dict[str, int] = field(default_factory=dict)
+
+
+class Endpoint:
+    """Sessions of one messenger.
+
+    name, addr: who and where we are (an addr with a blank ip is learned from the first peer);
+    protocol_version: 0 = by entity types (wire spec §10); first_id: ids of sessions count from
+    here; draining: messages that arrive now are neither handled nor acknowledged.
+    """
+
+    def __init__(
+        self,
+        name: EntityName,
+        addr: EntityAddr,
+        policies: Policies,
+        rng: Random,
+        *,
+        limits: Limits | None = None,
+        timing: Timing | None = None,
+        authenticator: Authenticator | None = None,
+        protocol_version: int = 0,
+        first_id: int = 1,
+    ) -> None:
+        self.name, self.addr, self.policies = name, addr, policies
+        self.limits = limits or Limits()
+        self.timing = timing or Timing()
+        self.authenticator: Authenticator = authenticator or NoAuthentication()
+        self.protocol_version = protocol_version
+        self.registry = Registry()
+        self.counters = Counters()
+        self.draining = False
+        self._rng = rng
+        self._global_seq = 0
+        self._next_id = first_id
+        self._next_pipe_id = 1
+        self._actions: list[Action] = []
+
+    def take(self) -> list[Action]:
+        """The actions since the last call, in order."""
+        actions = self._actions
+        if actions:
+            self._actions = []
+        return actions
+
+    def emit(self, action: Action) -> None:
+        """Add an action (for the stages of pipes)."""
+        self._actions.append(action)
+
+    def next_global_seq(self, old: int = 0) -> int:
+        """A fresh global_seq, above *old* (session spec §1)."""
+        self._global_seq = (max(self._global_seq, old) + 1) & _U32
+        return self._global_seq
+
+    # what the application does
+
+    def connect(
+        self,
+        target: Target,
+        peer_type: int,
+        now: float,
+        *,
+        policy: Policy | None = None,
+        verify_address: bool = True,
+    ) -> Session:
+        """The session with *target*, a new one if there is none. ValueError: a server policy."""
+        known = self.registry.find_target(target)
+        if known is not None:
+            return known
+        policy = policy or self.policies.of(peer_type)
+        if policy.server:
+            raise ValueError(f"the policy towards {target} is a server's: it never connects")
+        session = self._new_session(EntityAddr(port=target.port), peer_type, policy)
+        session.target = target
+        session.verify_address = verify_address
+        self.registry.add(session)
+        self._dial(session, now)
+        return session
+
+    def send(self, session: Session, parcels: list[Parcel], now: float) -> bool:
+        """Queue *parcels*, in any state but CLOSED; False: dropped, the session is over."""
+        if session.state is State.CLOSED:
+            return False
+        session.outbox.put(parcels)
+        self._has_output(session, now)
+        return True
+
+    def send_keepalive(self, session: Session, now: float) -> None:
+        """Ask the peer for a sign of life."""
+        if session.state is not State.CLOSED:
+            session.keepalive_due = True
+            self._has_output(session, now)
+
+    def _has_output(self, session: Session, now: float) -> None:
+        if session.state is State.OPEN:
+            if session.pipe is not None:
+                self.emit(Flush(session.pipe))
+        elif session.state is State.STANDBY and session.can_dial:
+            session.move(Move.SEND)
+            self._dial(session, now)
+
+    def mark_down(self, session: Session) -> list[int]:
+        """End *session* without an event; return the tids dropped (session spec §14)."""
+        if session.state is State.CLOSED:
+            return []
+        self.detach(session)
+        session.move(Move.END)
+        self.registry.remove(session)
+        return session.outbox.discard()
+
+    def mark_disposable(self, session: Session) -> None:
+        """The next fault of *session* is final."""
+        session.policy = replace(session.policy, lossy=True)
+
+    def close(self, session: Session, now: float) -> None:
+        """End *session* in order: its peer gets what is due and CLOSE. No event on this side."""
+        pipe = session.pipe
+        if pipe is not None and pipe.established is not None:
+            self.emit(Write(pipe, b"".join(pipe.output(now)) + CLOSE))
+        self.mark_down(session)
+
+    # what happens to sockets
+
+    def accept(self, peer: EntityAddr, own: EntityAddr, now: float) -> Pipe:
+        """A socket was accepted from *peer*; *own* is announced to it."""
+        self.counters.accepted += 1
+        pipe = self._new_pipe(peer, incoming=True, now=now)
+        stage = Acceptor(self, pipe, own)
+        pipe.stage = stage
+        stage.start()
+        return pipe
+
+    def dialled(self, pipe: Pipe, peer: EntityAddr, now: float) -> None:
+        """The TCP connection of *pipe* is there, to *peer*."""
+        session = pipe.session
+        if pipe.closed or session is None:
+            return
+        pipe.peer = peer
+        stage = Connector(self, pipe, session)
+        pipe.stage = stage
+        stage.start()
+
+    def lost(self, pipe: Pipe, cause: str, now: float, *, refused: bool = False) -> None:
+        """The socket of *pipe* is gone, or never came to be; *refused*: ECONNREFUSED."""
+        if refused and pipe.session is not None and not pipe.closed:
+            self.emit(Event(pipe.session, EventKind.REFUSED, cause=cause))
+        self.pipe_failed(pipe, cause, now)
+
+    def wake(self, target: Pipe | Session, now: float) -> None:
+        """A time asked for with Wake has come."""
+        target.wake_at = None
+        if isinstance(target, Session):
+            self._tick(target, now)
+        elif target.deadline is not None and not target.closed:
+            limit = self.timing.handshake_timeout_s
+            if now >= target.deadline:
+                self.pipe_failed(target, f"no session after {limit:g} s of handshake", now)
+            else:
+                self._schedule(target, target.deadline)
+
+    # what the stages of pipes ask for
+
+    def peer_announced(
+        self, session: Session, pipe: Pipe, announced: EntityAddr, now: float
+    ) -> bool:
+        """Check the address a server announces. True: another incarnation, its session was reset.
+
+        Raises HandshakeRefused when somebody else answered.
+        """
+        addr = announced.with_ip_of(pipe.peer) if announced.is_blank_ip else announced
+        if session.verify_address and (addr.ip, addr.port) != (pipe.peer.ip, pipe.peer.port):
+            raise HandshakeRefused(
+                "wrong peer", f"dialled {pipe.peer.host}:{pipe.peer.port}, it announces {announced}"
+            )
+        nonce = session.target.nonce if session.target else session.peer_addr.nonce
+        if nonce is not None and addr.nonce != nonce:
+            raise HandshakeRefused("wrong peer", f"nonce {nonce} wanted, it announces {announced}")
+        other = self.registry.find(addr)
+        if other is not None and other is not session:
+            self.end(session, f"session {other.id} is connected to {addr} already")
+            return False
+        renewed = session.handshake is not None and addr.nonce != session.peer_addr.nonce
+        if renewed:
+            self.reset_session(session, f"the service at {addr} is another incarnation")
+        self.registry.register(session, addr)
+        return renewed
+
+    def learned_addr(self, seen: EntityAddr) -> None:
+        """A peer sees us at *seen*: our ip, if we did not know it (session spec §12)."""
+        if self.addr.is_blank_ip:
+            self.addr = self.addr.with_ip_of(seen)
+
+    def connected(self, session: Session, *, lossy: bool, now: float) -> None:
+        """Our handshake succeeded; the server decided on *lossy*."""
+        if lossy != session.policy.lossy:
+            session.policy = replace(session.policy, lossy=lossy)
+        session.move(Move.OPENED)
+        self.emit(Event(session, EventKind.CONNECT))
+        assert session.pipe is not None
+        self.session_ready(session, session.pipe, now)
+
+    def told_to_wait(self, session: Session, now: float) -> None:
+        """We lost a race; if the winner does not show up, try again (the Async rule, spec §2)."""
+        session.move(Move.TOLD_TO_WAIT)
+        assert session.pipe is not None
+        session.pipe.deadline = None
+        session.retry_at = now + self.timing.max_backoff_s
+        self._schedule(session, session.retry_at)
+
+    def decide(
+        self, c: Connect, peer_addr: EntityAddr, policy: Policy
+    ) -> tuple[Row, Session | None]:
+        """The row for connect *c*, and the existing session it speaks of."""
+        existing = self.registry.find(peer_addr)
+        e = existing or _NO_SESSION
+        row = decide(
+            Facts(
+                existing is not None,
+                e.state,
+                e.policy.lossy,
+                e.policy.server,
+                e.connect_seq,
+                e.peer_global_seq,
+                c.connect_seq,
+                c.global_seq,
+                policy.resetcheck,
+                peer_addr.sort_key() < self.addr.sort_key(),
+                policy.lossy and not policy.register_lossy_clients,
+            )
+        )
+        decisions = self.counters.decisions
+        decisions[row.number] = decisions.get(row.number, 0) + 1
+        return row, existing
+
+    def new_incoming(self, peer_addr: EntityAddr, peer_type: int, policy: Policy) -> Session:
+        """A session that a peer opens."""
+        session = self._new_session(peer_addr, peer_type, policy)
+        self.registry.add(session)
+        if policy.register_lossy_clients or not policy.lossy:
+            self.registry.register(session, peer_addr)
+        return session
+
+    def accepted_session(self, session: Session, pipe: Pipe, now: float) -> None:
+        """An incoming handshake gets *session*; its reply is not written yet."""
+        session.move(Move.ACCEPTED)
+        session.pipe, pipe.session = pipe, session
+        session.last_received = now
+        self.emit(Event(session, EventKind.ACCEPT))
+
+    def session_ready(self, session: Session, pipe: Pipe, now: float) -> None:
+        """Frames may flow."""
+        self.counters.opened += 1
+        session.backoff.reset()
+        session.attempts = 0
+        session.paused = False
+        session.last_received = now
+        self._watch(session, now)
+        if session.is_queued:
+            self.emit(Flush(pipe))
+
+    def reset_session(self, session: Session, cause: str) -> None:
+        """The peer lost the session: drop the queues, start over, tell the application."""
+        lost = session.reset(self._rng)
+        self.counters.resets += 1
+        self.emit(Event(session, EventKind.REMOTE_RESET, tuple(lost), cause))
+
+    def detach(self, session: Session) -> None:
+        """Take the socket from *session* and close it."""
+        pipe, session.pipe = session.pipe, None
+        if pipe is not None:
+            self._close(pipe)
+
+    def end(self, session: Session, cause: str) -> None:
+        """*session* is over: queues dropped, reset event."""
+        lost = self.mark_down(session)
+        self.emit(Event(session, EventKind.RESET, tuple(lost), cause))
+
+    def peer_closed(self, pipe: Pipe, now: float) -> None:
+        """CLOSE came: answer it, close, reset (session spec §14)."""
+        if pipe.session is not None:
+            self.emit(Write(pipe, CLOSE))
+            self.end(pipe.session, "the peer closed the session")
+
+    def pipe_failed(self, pipe: Pipe, cause: str, now: float, *, hostile: bool = False) -> None:
+        """*pipe* is of no use any more; *hostile*: its peer broke the protocol."""
+        if pipe.closed:
+            return
+        accepting = pipe.incoming and pipe.established is None
+        self._close(pipe)
+        self.counters.faults += 1
+        self.counters.hostile += hostile
+        self.emit(Fault(pipe, cause, hostile))
+        session = pipe.session
+        if session is None or session.pipe is not pipe:
+            return
+        session.pipe = None
+        session.cause = cause
+        if session.state is not State.WAIT:  # there the deadline goes on
+            self._fault(session, cause, now, accepting)
+
+    # faults and timers
+
+    def _fault(self, session: Session, cause: str, now: float, accepting: bool) -> None:
+        """Spec §10; *accepting*: the incoming handshake had not ended (spec §6, last table)."""
+        facts = FaultFacts(
+            session.state,
+            session.lossy,
+            session.policy.server,
+            session.policy.standby or accepting,
+            session.is_queued or bool(session.outbox.sent),
+        )
+        result = decide_fault(facts).result
+        if result is FaultResult.END:
+            self.end(session, cause)
+            return
+        session.outbox.requeue_sent()
+        if result is FaultResult.PARK or not session.can_dial:
+            session.backoff.reset()
+            session.move(Move.PARK)
+            session.parked_at = now
+            self._schedule(session, now + session.policy.standby_timeout_s)
+            return
+        if result is FaultResult.RECONNECT:
+            session.connect_seq = (session.connect_seq + 1) & _U32
+            session.backoff.reset()
+            delay = 0.0
+        else:
+            delay = session.backoff.next_delay()
+        session.move(Move.RETRY)
+        session.retry_at = now + delay
+        self._tick(session, now)
+
+    def _tick(self, session: Session, now: float) -> None:
+        """Do what is due for *session*, and ask to be woken for what is due next."""
+        state = session.state
+        if state is State.OPEN:
+            self._watch(session, now)
+        elif state is State.STANDBY:
+            limit = session.policy.standby_timeout_s
+            if limit and now >= session.parked_at + limit:
+                self.end(session, f"the peer did not come back within {limit:g} s")
+            elif limit:
+                self._schedule(session, session.parked_at + limit)
+        elif state is State.CLOSED or (state is State.CONNECTING and session.pipe is not None):
+            pass
+        elif now < session.retry_at:
+            self._schedule(session, session.retry_at)
+        else:
+            if state is State.WAIT:
+                self.detach(session)
+                session.move(Move.RETRY)
+            self._dial(session, now)
+
+    def _watch(self, session: Session, now: float) -> None:
+        """Silence of an open session: ask for a sign of life, or give it up."""
+        policy, pipe = session.policy, session.pipe
+        if session.paused or pipe is None:
+            session.last_received = now
+        silent = now - session.last_received
+        limits = [t for t in (policy.keepalive_timeout_s, policy.idle_timeout_s) if t]
+        if pipe is not None and limits and silent >= min(limits):
+            self.pipe_failed(pipe, f"not a byte from the peer for {silent:.1f} s", now)
+            return
+        due = [session.last_received + t for t in limits]
+        period = policy.keepalive_period_s
+        if period:
+            if silent >= period and pipe is not None:
+                session.keepalive_due = True
+                self.emit(Flush(pipe))
+            due.append(session.last_received + period if silent < period else now + period)
+        if due:
+            self._schedule(session, min(due))
+
+    def _schedule(self, target: Pipe | Session, at: float) -> None:
+        if target.wake_at is None or at < target.wake_at:
+            target.wake_at = at
+            self.emit(Wake(target, at))
+
+    # pieces
+
+    def _new_session(self, peer_addr: EntityAddr, peer_type: int, policy: Policy) -> Session:
+        timing = self.timing
+        rng = self._rng if timing.jitter else None
+        backoff = Backoff(timing.initial_backoff_s, timing.max_backoff_s, rng)
+        session = Session(self._next_id, peer_type, peer_addr, policy, backoff)
+        self._next_id += 1
+        return session
+
+    def _new_pipe(self, peer: EntityAddr, *, incoming: bool, now: float) -> Pipe:
+        pipe = Pipe(self, self._next_pipe_id, incoming=incoming)
+        self._next_pipe_id += 1
+        pipe.peer = peer
+        pipe.deadline = now + self.timing.handshake_timeout_s
+        self.registry.pipes.add(pipe)
+        self._schedule(pipe, pipe.deadline)
+        return pipe
+
+    def _dial(self, session: Session, now: float) -> None:
+        pipe = self._new_pipe(session.peer_addr, incoming=False, now=now)
+        pipe.session, session.pipe = session, pipe
+        session.attempts += 1
+        target = session.target
+        host = target.host if target else session.peer_addr.host
+        self.emit(Dial(pipe, host, target.port if target else session.peer_addr.port))
+
+    def _close(self, pipe: Pipe) -> None:
+        pipe.closed = True
+        self.registry.pipes.discard(pipe)
+        self.emit(Close(pipe))
+
+
+_NO_SESSION = Session(0, 0, EntityAddr(), Policy(), Backoff(0, 0))

@@ -1,0 +1,142 @@
+"""An open connection of a session: frames in, frames out (session spec §9, §11)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mpmsgr.session.actions import Answered, Deliver, Flush, FlushSoon
+from mpmsgr.wire.crc import Bytes
+from mpmsgr.wire.features import MSGR_KEEPALIVE2, has_feature
+from mpmsgr.wire.v1.frames import (
+    KEEPALIVE,
+    Stamp,
+    encode_ack,
+    encode_keepalive2,
+    encode_keepalive2_ack,
+    message_writer,
+)
+from mpmsgr.wire.v1.parser import Frame, FrameParser
+from mpmsgr.wire.v1.tags import Tag
+
+if TYPE_CHECKING:
+    from mpmsgr.session.endpoint import Endpoint
+    from mpmsgr.session.pipe import Pipe
+    from mpmsgr.session.session import Session
+
+_MSG, _ACK = int(Tag.MSG), int(Tag.ACK)
+
+#: So many messages are acknowledged at once; fewer wait for the next write or the ack delay.
+_ACK_EVERY = 128
+#: About so many bytes are handed to the socket before its back-pressure is asked again.
+_WRITE_BUDGET = 256 * 1024
+
+
+class Established:
+    """The frames of one socket of an OPEN session.
+
+    drained: nothing waits to be written; flush_soon: an ack is due and a flush is on its way.
+    """
+
+    __slots__ = (
+        "drained",
+        "endpoint",
+        "flush_soon",
+        "keepalive_ack",
+        "parser",
+        "pipe",
+        "session",
+        "writer",
+    )
+
+    def __init__(
+        self, endpoint: Endpoint, pipe: Pipe, session: Session, *, offset: int = 0
+    ) -> None:
+        self.endpoint, self.pipe, self.session = endpoint, pipe, session
+        self.parser = FrameParser(endpoint.limits, session.features, offset=offset)
+        self.writer = message_writer(session.features, session.peer_addr)
+        self.keepalive_ack: Stamp | None = None
+        self.drained = True
+        self.flush_soon = False
+
+    def received(self, data: bytes, now: float) -> None:
+        """The next bytes."""
+        self.handle(self.parser.feed(data), now)
+
+    def handle(self, frames: list[Frame], now: float) -> None:
+        """Frames in the order they came; messages leave as one Deliver."""
+        session = self.session
+        session.last_received = now
+        raws: list[Bytes] = []
+        for tag, value, raw in frames:
+            if tag == _MSG:
+                if self._counts(value):  # type: ignore[arg-type]
+                    raws.append(raw)  # type: ignore[arg-type]
+            elif tag == _ACK:
+                session.outbox.acked(value)  # type: ignore[arg-type]
+            elif tag == Tag.CLOSE:
+                self._deliver(raws)
+                self.endpoint.peer_closed(self.pipe, now)
+                return
+            else:
+                self._keepalive(tag, value, now)  # type: ignore[arg-type]
+        self._deliver(raws)
+
+    def _counts(self, seq: int) -> bool:
+        """Is message *seq* new? Rules of spec §9.2."""
+        session = self.session
+        if seq == session.in_seq + 1:
+            if self.endpoint.draining:
+                return False  # neither handled nor acknowledged: the sender still has it
+        elif seq <= session.in_seq:
+            self.endpoint.counters.duplicates += 1
+            return False
+        elif self.endpoint.draining:
+            return False
+        else:
+            self.endpoint.counters.gaps += 1
+        session.in_seq = seq
+        return True
+
+    def _deliver(self, raws: list[Bytes]) -> None:
+        if not raws:
+            return
+        self.endpoint.emit(Deliver(self.session, raws))
+        if self.session.policy.lossy:
+            return
+        if self.session.in_seq - self.session.in_seq_acked >= _ACK_EVERY:
+            self.endpoint.emit(Flush(self.pipe))
+        elif not self.flush_soon:
+            self.flush_soon = True
+            self.endpoint.emit(FlushSoon(self.pipe))
+
+    def _keepalive(self, tag: int, stamp: Stamp | None, now: float) -> None:
+        if tag == Tag.KEEPALIVE2:
+            self.keepalive_ack = stamp
+            self.endpoint.emit(Flush(self.pipe))
+        elif tag == Tag.KEEPALIVE2_ACK and stamp is not None:
+            self.session.last_keepalive_ack = stamp[0] + stamp[1] / 1e9
+            self.endpoint.emit(Answered(self.session))
+
+    def output(self, now: float) -> list[Bytes]:
+        """Buffers to write: keepalive, keepalive ack, one ack, messages up to the write budget."""
+        session = self.session
+        out: list[Bytes] = []
+        if session.keepalive_due:
+            session.keepalive_due = False
+            out.append(self._encode_keepalive(now))
+        if self.keepalive_ack is not None:
+            out.append(encode_keepalive2_ack(self.keepalive_ack))
+            self.keepalive_ack = None
+        self.flush_soon = False
+        lossless = not session.policy.lossy
+        if lossless and session.in_seq > session.in_seq_acked:
+            out.append(encode_ack(session.in_seq))
+            session.in_seq_acked = session.in_seq
+        self.drained = session.outbox.write(out, self.writer, lossless, _WRITE_BUDGET)
+        return out
+
+    def _encode_keepalive(self, now: float) -> bytes:
+        if not has_feature(self.session.features, MSGR_KEEPALIVE2):
+            return KEEPALIVE
+        sec = int(now)
+        return encode_keepalive2((sec & 0xFFFFFFFF, int((now - sec) * 1e9)))

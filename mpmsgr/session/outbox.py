@@ -1,0 +1,126 @@
+"""What a session has to send, and what it has sent without an acknowledgement (session spec §8)."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+
+from mpmsgr.errors import ProtocolError
+from mpmsgr.wire.crc import Bytes
+from mpmsgr.wire.message import PRIO_HIGHEST
+from mpmsgr.wire.v1.frames import MessageWriter
+from mpmsgr.wire.v1.parcel import Parcel
+
+
+class Outbox:
+    """Queues by priority (strict, higher first), and `sent` in seq order.
+
+    out_seq: the last number given; nbytes: payload bytes queued or unacknowledged.
+    """
+
+    __slots__ = ("_queues", "nbytes", "out_seq", "sent")
+
+    def __init__(self) -> None:
+        self.out_seq = 0
+        self.nbytes = 0
+        self.sent: deque[Parcel] = deque()
+        self._queues: dict[int, deque[Parcel]] = {}
+
+    @property
+    def queued(self) -> int:
+        """Messages not written yet."""
+        return sum(map(len, self._queues.values())) if self._queues else 0
+
+    def put(self, parcels: Iterable[Parcel]) -> None:
+        """Queue each behind what has the same priority."""
+        queues = self._queues
+        for parcel in parcels:
+            queue = queues.get(parcel.priority)
+            if queue is None:
+                queue = self._new_queue(parcel.priority)
+                queues = self._queues
+            queue.append(parcel)
+            self.nbytes += parcel.size
+
+    def _new_queue(self, priority: int) -> deque[Parcel]:
+        queue: deque[Parcel] = deque()
+        self._queues[priority] = queue
+        if len(self._queues) > 1:
+            self._queues = dict(sorted(self._queues.items(), reverse=True))
+        return queue
+
+    def write(self, out: list[Bytes], write: MessageWriter, keep: bool, budget: int) -> bool:
+        """Number and write queued messages into *out*, about *budget* bytes of them.
+
+        keep: remember them in `sent` (lossless). Returns True when nothing is left to write.
+        """
+        if not self._queues:
+            return True
+        batch = self._take(budget)
+        write(out, batch, self.out_seq + 1)
+        self.out_seq += len(batch)
+        if keep:
+            self.sent.extend(batch)
+        else:
+            self.nbytes -= sum(parcel.size for parcel in batch)
+        return not self._queues
+
+    def _take(self, budget: int) -> list[Parcel]:
+        batch = []
+        for priority in list(self._queues):
+            queue = self._queues[priority]
+            while queue and budget > 0:
+                parcel = queue.popleft()
+                budget -= parcel.size
+                batch.append(parcel)
+            if queue:
+                break
+            del self._queues[priority]
+        return batch
+
+    def acked(self, seq: int) -> None:
+        """The peer has everything up to *seq*."""
+        sent = self.sent
+        while sent and sent[0].seq <= seq:
+            self.nbytes -= sent.popleft().size
+
+    def requeue_sent(self) -> None:
+        """Put `sent` before everything else; the same numbers will be given again."""
+        if not self.sent:
+            return
+        self.out_seq -= len(self.sent)
+        first = self._queues.get(PRIO_HIGHEST) or self._new_queue(PRIO_HIGHEST)
+        first.extendleft(reversed(self.sent))
+        self.sent.clear()
+
+    def discard_requeued_up_to(self, seq: int) -> None:
+        """The peer had these before the socket broke (accept side of the SEQ exchange)."""
+        queue = self._queues.get(PRIO_HIGHEST)
+        while queue and 0 < queue[0].seq <= seq:
+            self.nbytes -= queue.popleft().size
+            self.out_seq += 1
+        if queue is not None and not queue:
+            del self._queues[PRIO_HIGHEST]
+
+    def skip_to(self, seq: int) -> None:
+        """The same on the connect side: the server has everything up to *seq* (spec §7).
+
+        Raises ProtocolError when that is more than was ever sent to it.
+        """
+        queue = self._queues.get(PRIO_HIGHEST, ())
+        sent_before = sum(1 for parcel in queue if parcel.seq)
+        if seq > self.out_seq + sent_before:
+            allowed = f"at most {self.out_seq + sent_before}, the last seq sent"
+            raise ProtocolError("in_seq", seq, allowed)
+        self.discard_requeued_up_to(seq)
+        self.out_seq = seq
+
+    def discard(self) -> list[int]:
+        """Drop everything; return the tids dropped, in the order they were to arrive."""
+        dropped = [parcel.tid for parcel in self.sent]
+        for queue in self._queues.values():
+            dropped += [parcel.tid for parcel in queue]
+        self.sent.clear()
+        self._queues.clear()
+        self.nbytes = 0
+        return dropped

@@ -1,0 +1,104 @@
+"""One socket of an endpoint, as bytes and nothing else.
+
+A pipe is in one of three stages, each an object of its own: `Connector` (our handshake),
+`Acceptor` (the peer's handshake), `Established` (frames).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from mpmsgr.errors import HandshakeRefused, ProtocolError
+from mpmsgr.wire.address import EntityAddr
+from mpmsgr.wire.crc import Bytes
+
+if TYPE_CHECKING:
+    from mpmsgr.session.endpoint import Endpoint
+    from mpmsgr.session.established import Established
+    from mpmsgr.session.session import Session
+
+
+class Stage(Protocol):
+    """What a pipe does with bytes at the moment."""
+
+    def received(self, data: bytes, now: float) -> None:
+        """Take the next bytes. Raises ProtocolError or HandshakeRefused: the pipe is finished."""
+
+
+class Pipe:
+    """One TCP connection attempt or accepted socket.
+
+    peer: the socket's other end, once known; session: the one it serves, None while an incoming
+    handshake is undecided; incoming: the peer connected; handle: free for the owner of sockets.
+    """
+
+    __slots__ = (
+        "closed",
+        "deadline",
+        "endpoint",
+        "established",
+        "handle",
+        "id",
+        "incoming",
+        "peer",
+        "session",
+        "stage",
+        "wake_at",
+    )
+
+    def __init__(self, endpoint: Endpoint, id_: int, *, incoming: bool) -> None:
+        self.endpoint = endpoint
+        self.id = id_
+        self.incoming = incoming
+        self.peer = EntityAddr()
+        self.session: Session | None = None
+        self.stage: Stage | None = None
+        self.established: Established | None = None
+        self.deadline: float | None = None  # of the handshake
+        self.closed = False
+        self.handle: object = None
+        self.wake_at: float | None = None
+
+    def receive(self, data: bytes, now: float) -> None:
+        """Bytes from the socket; actions collect in the endpoint."""
+        if self.closed or self.stage is None:
+            return
+        try:
+            self.stage.received(data, now)
+        except ProtocolError as err:
+            self.endpoint.pipe_failed(self, str(err), now, hostile=True)
+        except HandshakeRefused as err:
+            self.endpoint.pipe_failed(self, str(err), now)
+
+    def landing(self) -> memoryview | None:
+        """Where the next bytes of a large message should be received, or None: anywhere."""
+        return self.established.parser.landing() if self.established else None
+
+    def landed(self, size: int, now: float) -> None:
+        """*size* bytes were received into `landing()`."""
+        if self.closed or self.established is None:
+            return
+        try:
+            self.established.handle(self.established.parser.landed(size), now)
+        except ProtocolError as err:
+            self.endpoint.pipe_failed(self, str(err), now, hostile=True)
+
+    def output(self, now: float) -> list[Bytes]:
+        """Buffers to write now, in order; [] when there is nothing or the handshake is not over."""
+        return [] if self.closed or self.established is None else self.established.output(now)
+
+    @property
+    def has_more(self) -> bool:
+        """Did the last `output` leave messages behind because of its budget?"""
+        return self.established is not None and not self.closed and not self.established.drained
+
+    def establish(self, stage: Established, rest: bytes, now: float) -> None:
+        """The handshake is over; *rest* came behind it."""
+        self.stage = self.established = stage
+        self.deadline = None
+        if rest:
+            stage.received(rest, now)
+
+    def __repr__(self) -> str:
+        direction = "from" if self.incoming else "to"
+        return f"<Pipe {self.id} {direction} {self.peer}>"

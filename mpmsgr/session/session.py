@@ -1,0 +1,146 @@
+"""One session: what survives its TCP connections (session spec §1)."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from mpmsgr.session.backoff import Backoff
+from mpmsgr.session.outbox import Outbox
+from mpmsgr.session.policy import Policy
+from mpmsgr.session.states import TRANSITIONS, Move, State
+from mpmsgr.wire.address import EntityAddr
+from mpmsgr.wire.features import MSG_AUTH
+
+if TYPE_CHECKING:
+    from mpmsgr.session.pipe import Pipe
+
+
+class Target(NamedTuple):
+    """Where we were told to connect: host (a name or a literal ip), port, nonce (None = any)."""
+
+    host: str
+    port: int
+    nonce: int | None = None
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}" + ("" if self.nonce is None else f"/{self.nonce}")
+
+
+class HandshakeFacts(NamedTuple):
+    """What the last successful handshake said, for people: see `mpmsgr ping`."""
+
+    own: EntityAddr  # what we announced
+    announced: EntityAddr  # what the peer announced
+    seen: EntityAddr  # us as the server sees us
+    tag: str
+    features: int
+    protocol_version: int
+    global_seq: int
+    connect_seq: int
+    lossy: bool
+
+
+class Session:
+    """A peer relation. `id` names it (and its lane in the dispatch) for as long as it lives.
+
+    connect_seq, peer_global_seq, in_seq, in_seq_acked: as in the spec; features: negotiated, 0
+    before the first success; pipe: its current socket, None in STANDBY and between attempts;
+    target: where we connect to, None for a session that the peer opened; paused: we stopped reading
+    it, so its silence is our own doing; retry_at, opened_at,
+    last_received, parked_at: seconds of the caller's clock.
+    """
+
+    __slots__ = (
+        "attempts",
+        "backoff",
+        "cause",
+        "connect_seq",
+        "connection",
+        "features",
+        "handshake",
+        "id",
+        "in_seq",
+        "in_seq_acked",
+        "keepalive_due",
+        "last_keepalive_ack",
+        "last_received",
+        "outbox",
+        "parked_at",
+        "paused",
+        "peer_addr",
+        "peer_global_seq",
+        "peer_type",
+        "pipe",
+        "policy",
+        "retry_at",
+        "state",
+        "target",
+        "verify_address",
+        "wake_at",
+    )
+
+    def __init__(
+        self, id_: int, peer_type: int, peer_addr: EntityAddr, policy: Policy, backoff: Backoff
+    ) -> None:
+        self.id = id_
+        self.peer_type = peer_type
+        self.peer_addr = peer_addr
+        self.policy = policy
+        self.backoff = backoff
+        self.state = State.CONNECTING
+        self.outbox = Outbox()
+        self.pipe: Pipe | None = None
+        self.target: Target | None = None
+        self.verify_address = True
+        self.connect_seq = self.peer_global_seq = 0
+        self.in_seq = self.in_seq_acked = 0
+        self.features = 0
+        self.attempts = 0
+        self.cause = ""
+        self.handshake: HandshakeFacts | None = None
+        self.keepalive_due = False
+        self.paused = False
+        self.last_keepalive_ack: float | None = None
+        self.last_received = self.retry_at = self.parked_at = 0.0
+        self.wake_at: float | None = None
+        self.connection: Any = None  # the application's side of it; nobody here looks inside
+
+    @property
+    def lossy(self) -> bool:
+        """Does a fault end this session?"""
+        return self.policy.lossy
+
+    @property
+    def is_queued(self) -> bool:
+        """Is there anything to say to the peer?"""
+        return self.keepalive_due or self.outbox.queued > 0
+
+    @property
+    def can_dial(self) -> bool:
+        """Do we know where to connect, and are we the side that may?"""
+        reachable = self.target is not None or self.peer_addr.port > 0
+        return reachable and not self.policy.server
+
+    def move(self, move: Move) -> None:
+        """Change the state. A move that `TRANSITIONS` does not have is a bug: KeyError."""
+        self.state = TRANSITIONS[self.state, move]
+
+    def reset(self, rng: Random) -> list[int]:
+        """The peer lost the session: start over in the same object; return the tids dropped.
+
+        was_session_reset of the spec (§8), with in_seq_acked set to 0 as well.
+        """
+        dropped = self.outbox.discard()
+        self.outbox = Outbox()
+        self.outbox.out_seq = rng.getrandbits(31) if self.features & MSG_AUTH else 0
+        self.in_seq = self.in_seq_acked = 0
+        self.connect_seq = 0
+        return dropped
+
+    def __repr__(self) -> str:
+        return (
+            f"<Session {self.id} {self.peer_addr} {self.state.value} cseq={self.connect_seq}"
+            f" in={self.in_seq} out={self.outbox.out_seq}>"
+        )

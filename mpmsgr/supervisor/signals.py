@@ -1,0 +1,51 @@
+"""Stop signals as readable bytes: the handler does nothing, the loop reads what came."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from types import FrameType, TracebackType
+from typing import Any
+
+from mpmsgr.process import STOP_SIGNALS
+
+
+class StopSignals:
+    """While entered, SIGINT and SIGTERM arrive at `read` instead of ending the process.
+
+    Main thread only (ValueError otherwise).
+    """
+
+    def __enter__(self) -> StopSignals:
+        """Take the signals over."""
+        self._reader, self._writer = socket.socketpair()
+        self._reader.setblocking(False)
+        self._writer.setblocking(False)
+        self._wakeup = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
+        self._handlers: dict[int, Any] = {n: signal.signal(n, _note) for n in STOP_SIGNALS}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
+    ) -> None:
+        """Give them back."""
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(self._wakeup)
+        self._reader.close()
+        self._writer.close()
+
+    def fileno(self) -> int:
+        """The descriptor that is readable when a signal came."""
+        return self._reader.fileno()
+
+    def read(self) -> list[int]:
+        """The numbers of the signals that came, oldest first."""
+        try:
+            return list(self._reader.recv(4096))
+        except BlockingIOError:
+            return []
+
+
+def _note(number: int, frame: FrameType | None) -> None:
+    """The wake-up descriptor has it already."""

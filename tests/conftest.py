@@ -1,0 +1,69 @@
+"""For every test: nothing may be left behind; Hypothesis without deadlines and files."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Generator, Iterator
+
+import pytest
+from hypothesis import configuration, settings
+
+from tests.leaks import snapshot, tasks_left_by_runs
+
+configuration.set_hypothesis_home_dir(os.path.join(tempfile.gettempdir(), "mpmsgr-hypothesis"))
+settings.register_profile("default", deadline=None, database=None)
+settings.register_profile("ci", settings.get_profile("default"), derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "default")
+
+_PASSED = pytest.StashKey[bool]()
+#: What ends by itself right after a test (a child being reaped, a thread on its way out) may do so.
+_GRACE_S = 2.0
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Remember whether the test's body passed: a failed one need not clean up as well."""
+    report = yield
+    if report.when == "call":
+        item.stash[_PASSED] = report.passed
+    return report
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _uvloop_is_warm() -> None:
+    # libuv opens a signal pipe with its first loop and keeps it.
+    if sys.platform == "linux":
+        import uvloop
+
+        uvloop.new_event_loop().close()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
+    if sys.platform != "linux":
+        yield
+        return
+    before = snapshot()
+    with tasks_left_by_runs() as tasks:
+        yield
+    if not request.node.stash.get(_PASSED, False):
+        return
+    if tasks:
+        pytest.fail("unfinished when asyncio.run ended:\n" + "\n".join(tasks), pytrace=False)
+    if snapshot() - before:
+        gc.collect()
+        _wait_for_stragglers(before)
+
+
+def _wait_for_stragglers(before: frozenset[str]) -> None:
+    deadline = time.monotonic() + _GRACE_S
+    while left := snapshot() - before:
+        if time.monotonic() > deadline:
+            pytest.fail("left behind:\n" + "\n".join(sorted(left)), pytrace=False)
+        time.sleep(0.005)

@@ -1,0 +1,345 @@
+"""The supervisor with real processes: starting, replacing, stopping, being killed."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import stat
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mpmsgr.supervisor import ExitCode
+from tests.processes.supervisor_harness import Running, ask, until
+
+Start = Callable[..., Running]
+
+REPLACED_S = 2.0  # the promise is 1 s on a machine that has nothing else to do
+
+
+@pytest.fixture
+def start() -> Iterator[Start]:
+    """Start supervisors that end with the test."""
+    running: list[Running] = []
+
+    def start(*args: Any, **kwargs: Any) -> Running:
+        running.append(Running(*args, **kwargs))
+        return running[-1]
+
+    yield start
+    for one in running:
+        one.close()
+
+
+def assert_nothing_left(running: Running) -> None:
+    assert running.children() == []
+    assert not running.run_dir.exists()
+
+
+# Starting and stopping
+
+
+def test_ready_then_a_clean_stop(start: Start) -> None:
+    running = start(graceful_timeout_s=10.0)
+    host, port = running.wait_ready()
+    assert running.said == [f"mpmsgr: ready on {host}:{port} (2 workers)"]
+    assert stat.S_IMODE(running.run_dir.stat().st_mode) == 0o700
+    assert running.stop() == ExitCode.CLEAN
+    assert running.said == [f"mpmsgr: ready on {host}:{port} (2 workers)"]
+    assert_nothing_left(running)
+    (stop_io,) = running.journal("stop", role="io")
+    assert stop_io["timeout_s"] == pytest.approx(9.0, abs=0.5)
+    assert len(running.journal("stop", role="worker")) == 2
+
+
+def test_what_children_are_told(start: Start) -> None:
+    running = start(nonce=77)
+    running.wait_ready()
+    io = running.wait_packet("start", role="io")
+    assert io["endpoint"] == f"ipc://{running.run_dir}/io-1.ipc"
+    assert (io["incarnation"], io["nonce"], len(io["listen_fds"])) == (1, 77, 1)
+    worker = running.wait_packet("start", role="worker", slot=1)
+    assert (worker["endpoint"], worker["incarnation"]) == (io["endpoint"], 1)
+
+
+def test_children_get_malloc_settings_no_stdin_and_the_session(start: Start) -> None:
+    running = start()
+    running.wait_ready()
+    pid = running.child("worker", 0)
+    environ = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    assert b"MALLOC_MMAP_THRESHOLD_=33554432" in environ
+    assert f"MPMSGR_SUPERVISOR_PID={running.process.pid}".encode() in environ
+    assert os.readlink(f"/proc/{pid}/fd/0") == "/dev/null"
+    assert os.getsid(pid) == os.getsid(running.process.pid)
+
+
+def test_workers_hold_no_listening_socket_and_no_descriptor_of_a_sibling(start: Start) -> None:
+    running = start()
+    running.wait_ready()
+    io_sockets = sockets_of(running.child("io"))
+    workers = [sockets_of(running.child("worker", slot)) for slot in (0, 1)]
+    assert [len(sockets) for sockets in workers] == [1, 1]
+    assert not io_sockets & workers[0]
+    assert not workers[0] & workers[1]
+
+
+def sockets_of(pid: int) -> set[str]:
+    links = [os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()]
+    return {link for link in links if link.startswith("socket:")}
+
+
+def test_several_binds_and_no_workers(start: Start) -> None:
+    running = start(workers=0, bind=["127.0.0.1:0", "127.0.0.1:0"])
+    running.wait_ready()
+    address = r"127\.0\.0\.1:\d+"
+    (line,) = running.said
+    assert re.fullmatch(rf"mpmsgr: ready on {address},{address} \(0 workers\)", line)
+    assert running.stop() == ExitCode.CLEAN
+
+
+def test_ctrl_c_reaches_the_group_and_stops_gracefully(start: Start) -> None:
+    running = start()
+    running.wait_ready()
+    os.killpg(running.process.pid, signal.SIGINT)
+    assert running.wait() == ExitCode.CLEAN
+    assert len(running.journal("stop")) == 3, "children were told, not interrupted"
+
+
+def test_nothing_is_accepted_after_the_stop(start: Start) -> None:
+    running = start(io="stubborn")
+    address = running.wait_ready()
+    assert ask(address) == "1"
+    running.signal(signal.SIGTERM)
+    running.wait_packet("stop", role="io")
+    until(lambda: refused(address), "connections are refused")
+    assert running.children(), "the I/O process holds its copy of the socket still"
+
+
+def refused(address: tuple[str, int]) -> bool:
+    try:
+        socket.create_connection(address, timeout=5).close()
+    except ConnectionError:
+        return True
+    return False
+
+
+def test_a_stop_that_takes_too_long(start: Start) -> None:
+    running = start(io="stubborn", graceful_timeout_s=0.5)
+    running.wait_ready()
+    assert running.stop() == ExitCode.UNFINISHED
+    assert running.said[1:] == [
+        "mpmsgr: stopped unfinished: what was in flight is lost (not ended after 0.5 s);"
+        " killed: the I/O process, worker 0, worker 1"
+    ]
+    assert_nothing_left(running)
+
+
+def test_undelivered_messages_are_said(start: Start) -> None:
+    running = start(io="undelivered")
+    running.wait_ready()
+    assert running.stop() == ExitCode.UNFINISHED
+    assert running.said[1:] == ["mpmsgr: stopped unfinished: 3 messages undelivered"]
+
+
+def test_a_second_interrupt_stops_at_once(start: Start) -> None:
+    running = start(io="stubborn", worker="stubborn", graceful_timeout_s=600.0)
+    running.wait_ready()
+    running.signal(signal.SIGINT)
+    running.wait_packet("stop", role="io")
+    running.signal(signal.SIGINT)
+    assert running.wait(5.0) == ExitCode.UNFINISHED
+    assert_nothing_left(running)
+
+
+def test_a_second_term_does_not_hurry(start: Start) -> None:
+    running = start(io="stubborn", graceful_timeout_s=1.0)
+    running.wait_ready()
+    began = time.monotonic()
+    running.signal(signal.SIGTERM)
+    running.wait_packet("stop", role="io")
+    running.signal(signal.SIGTERM)
+    assert running.wait() == ExitCode.UNFINISHED
+    assert time.monotonic() - began >= 1.0
+    assert running.journal("quit") == []
+
+
+# Replacing
+
+
+def test_a_killed_worker_is_replaced_at_once(start: Start) -> None:
+    running = start()
+    running.wait_ready()
+    os.kill(running.child("worker", 1), signal.SIGKILL)
+    lost = running.wait_packet("worker_lost", timeout_s=REPLACED_S, role="io")
+    assert (lost["slot"], lost["generation"], lost["cause"]) == (1, 1, "signal 9")
+    running.wait_packet("start", timeout_s=REPLACED_S, role="worker", slot=1, number=2)
+    assert len(running.journal("start")) == 4, "the other one goes on"
+    assert running.stop() == ExitCode.CLEAN
+
+
+def test_a_killed_io_process_is_replaced_on_the_same_sockets(start: Start) -> None:
+    running = start()
+    address = running.wait_ready()
+    os.kill(running.child("io"), signal.SIGKILL)
+    began = time.monotonic()
+    assert ask(address) == "2", "queued by the kernel until it is there"
+    assert time.monotonic() - began < REPLACED_S
+    for slot in (0, 1):
+        link = running.wait_packet("link", role="worker", slot=slot)
+        assert (link["incarnation"], link["endpoint"]) == (
+            2,
+            f"ipc://{running.run_dir}/io-2.ipc",
+        )
+    nonces = {packet["nonce"] for packet in running.journal("start", role="io")}
+    assert len(nonces) == 1, "the nonce stays"
+    assert running.stop() == ExitCode.CLEAN
+    assert len(running.said) == 1, "ready is said once"
+
+
+def test_deaths_after_work_have_no_limit_and_leave_no_descriptors(start: Start) -> None:
+    running = start(workers=1, worker="works-and-exits@12")
+    running.wait_ready()
+    running.wait_packet("start", role="worker", number=3)
+    before = len(os.listdir(f"/proc/{running.process.pid}/fd"))
+    running.wait_packet("start", role="worker", number=13)
+    assert len(os.listdir(f"/proc/{running.process.pid}/fd")) <= before + 2
+    assert running.stop() == ExitCode.CLEAN
+
+
+def test_a_worker_that_never_is_ready_is_killed_and_counted(start: Start) -> None:
+    running = start(
+        workers=1, worker="unready", limits={"boot_timeout_s": 2.0, "first_crash_limit": 2}
+    )
+    assert running.wait() == ExitCode.CRASH_LOOP
+    assert running.said[-1] == (
+        "mpmsgr: worker 0 died 2 times in a row before it did any work,"
+        " last: signal 9 (not ready after 2 s)"
+    )
+    assert_nothing_left(running)
+
+
+def test_a_worker_that_boots_at_the_second_try(start: Start) -> None:
+    running = start(worker="unready@1", limits={"boot_timeout_s": 2.0})
+    running.wait_ready()
+    assert {p["number"] for p in running.journal("start", role="worker")} == {1, 2}
+    assert running.stop() == ExitCode.CLEAN
+
+
+@pytest.mark.parametrize(("io", "worker"), [("good", "exit"), ("exit", "good")])
+def test_a_crash_loop_at_the_first_start(start: Start, io: str, worker: str) -> None:
+    running = start(io, worker)
+    assert running.wait() == ExitCode.CRASH_LOOP
+    assert running.said[-1].endswith("died 3 times in a row before it did any work, last: exit 7")
+    assert_nothing_left(running)
+
+
+def test_a_crash_loop_later(start: Start) -> None:
+    limits = {"crash_limit": 4, "backoff_s": 0.01}
+    running = start("good", "good", workers=1, limits=limits)
+    running.wait_ready()
+    for number in range(1, 5):
+        os.kill(running.child("worker", 0, number), signal.SIGKILL)
+    assert running.wait() == ExitCode.CRASH_LOOP
+    assert "worker 0 died 4 times in a row" in running.said[-1]
+    assert_nothing_left(running)
+
+
+def test_a_plugin_that_cannot_be_loaded(start: Start) -> None:
+    running = start(worker="unloadable", workers=4)
+    assert running.wait() == ExitCode.PLUGIN
+    assert running.said == ["mpmsgr: no module named 'nowhere'"]
+    assert_nothing_left(running)
+
+
+def test_an_io_process_that_cannot_start(start: Start) -> None:
+    running = start(io="unloadable")
+    assert running.wait() == ExitCode.FAILED
+    assert_nothing_left(running)
+
+
+def test_a_child_that_speaks_nonsense_is_replaced(start: Start) -> None:
+    running = start(worker="garbage@1")
+    running.wait_ready()
+    assert running.stop() == ExitCode.CLEAN
+
+
+def test_a_program_that_is_not_there(start: Start) -> None:
+    running = start(commands={"io": ["/nonexistent/io"], "worker": ["/nonexistent/worker"]})
+    assert running.wait() == ExitCode.CRASH_LOOP
+    assert "cannot be started" in running.said[-1]
+    assert_nothing_left(running)
+
+
+def test_a_defect_of_the_supervisor_leaves_nobody_behind(start: Start) -> None:
+    running = start(limits={"boot_timeout_s": "no number"})
+    assert running.wait() == ExitCode.FAILED
+    assert "TypeError" in running.lines[-1]
+    assert_nothing_left(running)
+
+
+# Being killed
+
+
+@pytest.mark.parametrize(
+    ("io", "worker"),
+    [("good", "good"), ("good", "spins"), ("good", "deaf"), ("spins", "good")],
+)
+def test_nobody_outlives_a_killed_supervisor(start: Start, io: str, worker: str) -> None:
+    running = start(io, worker)
+    until(lambda: len(running.children()) == 3, "children are there")
+    if worker != "deaf":
+        running.wait_ready()
+    running.signal(signal.SIGKILL)
+    running.wait()
+    until(lambda: not running.children(), "children are gone", 2.0)
+
+
+def test_children_that_just_started_do_not_outlive_it(start: Start) -> None:
+    running = start(workers=8)
+    until(lambda: running.children(), "a first child is there")
+    running.signal(signal.SIGKILL)
+    running.wait()
+    until(lambda: not running.children(), "children are gone", 2.0)
+
+
+def test_the_next_supervisor_takes_the_run_directory_over(start: Start) -> None:
+    first = start()
+    first.wait_ready()
+    first.signal(signal.SIGKILL)
+    first.wait()
+    assert first.run_dir.exists()
+    second = start(run_dir=str(first.run_dir))
+    second.wait_ready()
+    assert second.stop() == ExitCode.CLEAN
+    assert not first.run_dir.exists()
+
+
+# What is wrong from the start
+
+
+def test_a_port_in_use(start: Start) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        running = start(bind=[f"127.0.0.1:{port}"])
+        assert running.wait() == ExitCode.USAGE
+    (line,) = running.said
+    assert line.startswith("mpmsgr: ")
+    assert str(port) in line
+    assert_nothing_left(running)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"run_dir": "/tmp/" + "x" * 100}, {"options": {"m": {"text": "." * 70_000}}}],
+)
+def test_settings_that_cannot_be(start: Start, settings: dict[str, Any]) -> None:
+    running = start(**settings)
+    assert running.wait() == ExitCode.USAGE
+    (line,) = running.said
+    assert line.startswith("mpmsgr: ")
+    assert_nothing_left(running)

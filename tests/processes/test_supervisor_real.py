@@ -1,0 +1,106 @@
+"""The supervisor with the real I/O process and real workers."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from mpmsgr import Message, sync
+from mpmsgr.supervisor import ExitCode
+from tests.processes.supervisor_harness import Running, until
+
+ECHO = 0x8001
+PLUGINS = {
+    "echoes": """
+        from mpmsgr import handles
+        @handles(0x8001)
+        def echo(con, m):
+            con.send_message(m.reply(front=m.front))
+    """,
+    # One call into C that holds the GIL for longer than any test lasts.
+    "spins": """
+        import re
+        from mpmsgr import handles
+        @handles(0x8001)
+        def spin(con, m):
+            re.match(r"(a+)+$", "a" * 60 + "b")
+    """,
+    "queue": "raise RuntimeError('a module of this name is in the current directory')",
+}
+
+
+@pytest.fixture
+def app_dir(tmp_path: Path) -> str:
+    """A directory with the plugins."""
+    for name, text in PLUGINS.items():
+        lines = text.strip("\n").splitlines()
+        indent = len(lines[0]) - len(lines[0].lstrip())
+        (tmp_path / f"{name}.py").write_text("\n".join(line[indent:] for line in lines))
+    return str(tmp_path)
+
+
+@pytest.fixture
+def server(app_dir: str, request: pytest.FixtureRequest) -> Iterator[Running]:
+    """Serves the plugins named by the parameter."""
+    running = Running.real(request.param, app_dir=app_dir, cwd=app_dir, log_level="warning")
+    yield running
+    running.close()
+
+
+def processes(running: Running, module: str) -> list[int]:
+    return [child.pid for child in running.children() if module in child.cmdline()]
+
+
+def echo(address: tuple[str, int], text: bytes) -> bytes:
+    with sync.connect("{}:{}".format(*address), timeout=10.0) as con:
+        return bytes(con.request(Message(ECHO, text), timeout=10.0).front)
+
+
+@pytest.mark.parametrize("server", ["echoes"], indirect=True)
+def test_it_serves_through_deaths_and_stops_cleanly(server: Running) -> None:
+    address = server.wait_ready()
+    assert echo(address, b"one") == b"one"
+    (io,) = processes(server, "mpmsgr.messenger.io")
+    server.kill_child(io)
+    assert echo(address, b"two") == b"two"
+    before = processes(server, "mpmsgr.pool.worker")
+    server.kill_child(before[0])
+    until(
+        lambda: len(set(processes(server, "mpmsgr.pool.worker")) - set(before)) == 1,
+        "a new worker",
+    )
+    assert echo(address, b"three") == b"three"
+    assert server.stop() == ExitCode.CLEAN
+    assert server.children() == []
+    assert not server.run_dir.exists()
+
+
+@pytest.mark.parametrize("server", ["spins"], indirect=True)
+def test_a_worker_inside_c_does_not_outlive_a_killed_supervisor(server: Running) -> None:
+    address = server.wait_ready()
+    with sync.connect("{}:{}".format(*address), timeout=10.0) as con:
+        con.send_message(Message(ECHO, b""))
+        until(lambda: any(child.cpu_times().user > 1.0 for child in server.children()), "it spins")
+        server.signal(signal.SIGKILL)
+        server.wait()
+        until(lambda: not server.children(), "nobody is left", 2.0)
+
+
+@pytest.mark.parametrize("server", ["nowhere"], indirect=True)
+def test_a_module_that_is_not_there(server: Running) -> None:
+    assert server.wait() == ExitCode.PLUGIN
+    assert "nowhere" in server.said[0]
+    assert server.children() == []
+
+
+@pytest.mark.parametrize("server", ["echoes"], indirect=True)
+def test_a_stop_refuses_connections_and_says_nothing(server: Running) -> None:
+    address = server.wait_ready()
+    assert server.stop() == ExitCode.CLEAN
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(address, timeout=5.0)
+    assert len(server.lines) == 1, "the ready line alone"

@@ -1,0 +1,132 @@
+"""Kinds of values: what each accepts, and the words it refuses with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mpmsgr.config import kinds
+
+
+@pytest.mark.parametrize(
+    ("kind", "raw", "value"),
+    [
+        (kinds.Kind(), "x", "x"),
+        (kinds.Choice(words=("info", "error")), "INFO", "info"),
+        (kinds.Whole(), "0x40", 64),
+        (kinds.Whole(), "1_000", 1000),
+        (kinds.Whole(low=1, high=5), 5, 5),
+        (kinds.Size(), "64KiB", 65536),
+        (kinds.Size(), "64 kib", 65536),
+        (kinds.Size(), "1GiB", 1 << 30),
+        (kinds.Size(), 17, 17),
+        (kinds.Seconds(), "1.5", 1.5),
+        (kinds.Seconds(), 30, 30.0),
+        (kinds.Name(), "mon.0", "mon.0"),
+        (kinds.Name(), "client.?", "client.?"),
+        (kinds.Address(), "192.0.2.1:6800", "192.0.2.1:6800"),
+        (kinds.Address(), "[2001:db8::1]:6800", "[2001:db8::1]:6800"),
+        (kinds.Binds(), "127.0.0.1:0, [::1]:6800-6810", ["127.0.0.1:0", "[::1]:6800-6810"]),
+        (kinds.Binds(), ["localhost:6800"], ["localhost:6800"]),
+        (kinds.Modules(), "a.b:C d", ["a.b:C", "d"]),
+        (kinds.Modules(), [], []),
+        (kinds.Tables(), {"a": {"n": 1}}, {"a": {"n": 1}}),
+    ],
+)
+def test_reads(kind: kinds.Kind, raw: Any, value: Any) -> None:
+    assert kind.read(raw) == value
+
+
+@pytest.mark.parametrize(
+    ("kind", "raw", "words"),
+    [
+        (kinds.Kind(), "", "must be text"),
+        (kinds.Kind(), 3, "must be text"),
+        (kinds.Choice(words=("debug", "info", "error")), "loud", "one of debug, info, error"),
+        (kinds.Choice(words=("none",)), "cephx", "must be none"),
+        (kinds.Whole(low=1, high=9), "10", "a whole number from 1 to 9"),
+        (kinds.Whole(), True, "a whole number from 0 to 2^64-1"),
+        (kinds.Whole(), 1.0, "a whole number"),
+        (kinds.Whole(), "0xzz", "a whole number"),
+        (kinds.Whole(high=kinds.U32_MAX), 1 << 32, "to 2^32-1"),
+        (kinds.Workers(), "many", "from 0 to 1024, or auto"),
+        (kinds.Size(), "64 blocks", "such as 65536 or 64KiB"),
+        (kinds.Seconds(), "nan", "seconds from 0"),
+        (kinds.Seconds(), "inf", "seconds from 0"),
+        (kinds.Seconds(), False, "seconds from 0"),
+        (kinds.Seconds(), [1], "seconds from 0"),
+        (kinds.Seconds(low=0.1), 0, "seconds from 0.1"),
+        (kinds.Name(), "svc", "TYPE.NUMBER"),
+        (kinds.Name(), "foo.1", "one of mon, mds, osd"),
+        (kinds.Name(), 5, "TYPE.NUMBER"),
+        (kinds.Address(note="HOST:PORT"), "192.0.2.1", "HOST:PORT"),
+        (kinds.Address(note="HOST:PORT"), "192.0.2.1:0", "HOST:PORT"),
+        (kinds.Address(note="HOST:PORT"), "1.2.3.4:5/6", "HOST:PORT"),
+        (kinds.Address(note="HOST:PORT"), "gate.example:6800", "HOST:PORT"),
+        (kinds.Binds(note="HOST:PORT"), "127.0.0.1", "'127.0.0.1' must be HOST:PORT"),
+        (kinds.Binds(note="HOST:PORT"), [], "must be HOST:PORT"),
+        (kinds.Binds(note="HOST:PORT"), 6800, "must be HOST:PORT"),
+        (kinds.Modules(note="MODULE"), ["a", "b c"], "'b c' must be MODULE"),
+        (kinds.Modules(note="MODULE"), "echo.py:", "'echo.py:' must be MODULE"),
+        (kinds.Modules(note="MODULE"), [3], "3 must be MODULE"),
+        (kinds.Tables(note="tables"), {"a": 1}, "must be tables"),
+        (kinds.Presets(words=("lossy_client",)), {"who": {}}, "'who' must be one of mon"),
+        (kinds.Presets(words=("lossy_client",)), {"mon": {"preset": "x"}}, "preset = lossy_client"),
+        (kinds.Presets(words=("lossy_client",)), {"mon": {"ack": 1}}, r"\[policy.mon\] must hold"),
+    ],
+)
+def test_refuses(kind: kinds.Kind, raw: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words.replace("^", r"\^")):
+        kind.read(raw)
+
+
+@pytest.mark.parametrize(
+    ("text", "split"),
+    [
+        ("127.0.0.1:6800", ("127.0.0.1", 6800, 6800)),
+        ("127.0.0.1:6800-7300", ("127.0.0.1", 6800, 7300)),
+        ("[::1]:0", ("::1", 0, 0)),
+        ("[fe80::1%eth0]:1", ("fe80::1%eth0", 1, 1)),
+        ("localhost:65535", ("localhost", 65535, 65535)),
+        ("::1:0", None),
+        ("[127.0.0.1]:1", None),
+        ("gate-1.example.org:1", ("gate-1.example.org", 1, 1)),
+        ("-gate:1", None),
+        ("a b:1", None),
+        ("127.0.0.1:", None),
+        (":6800", None),
+        ("127.0.0.1:65536", None),
+        ("127.0.0.1:7300-6800", None),
+        ("127.0.0.1:0-5", None),
+        ("127.0.0.1:-5", None),
+        ("127.0.0.256:1", None),
+    ],
+)
+def test_split_bind(text: str, split: tuple[str, int, int] | None) -> None:
+    assert kinds.split_bind(text) == split
+
+
+@pytest.mark.parametrize(
+    ("bind", "loopback"),
+    [
+        ("127.3.4.5:1", True),
+        ("[::1]:1", True),
+        ("localhost:1", True),
+        ("0.0.0.0:1", False),
+        ("[::]:1", False),
+        ("10.0.0.1:1", False),
+        ("example.org:1", False),
+        ("nonsense", False),
+    ],
+)
+def test_is_loopback(bind: str, loopback: bool) -> None:
+    assert kinds.is_loopback(bind) is loopback
+
+
+def test_folder_is_absolute_and_may_have_to_exist(tmp_path: Path) -> None:
+    assert kinds.Folder().read("somewhere") == str(Path.cwd() / "somewhere")
+    assert kinds.Folder(exists=True).read(str(tmp_path)) == str(tmp_path)
+    with pytest.raises(ValueError, match="exists"):
+        kinds.Folder(exists=True).read(str(tmp_path / "missing"))

@@ -1,0 +1,101 @@
+"""What children start with, and what they do first."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mpmsgr
+from mpmsgr.process import SUPERVISOR_PID_ENV
+from mpmsgr.supervisor.spawn import MALLOC_ENVIRONMENT, Commands, child_environment, spawn
+
+ROOT = str(Path(mpmsgr.__file__).parent.parent)
+
+
+def test_the_environment_of_children(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", ["/usr/bin", *sys.path])
+    env = child_environment({"HOME": "/", "MALLOC_TOP_PAD_": "1"})
+    assert env == MALLOC_ENVIRONMENT | {
+        "HOME": "/",
+        "MALLOC_TOP_PAD_": "1",  # the operator's word
+        SUPERVISOR_PID_ENV: str(os.getpid()),
+    }
+
+
+@pytest.mark.parametrize(
+    ("first", "before", "after"),
+    [
+        ("/usr/bin", None, None),
+        (ROOT, None, ROOT),
+        (ROOT, "/x", f"{ROOT}:/x"),
+    ],
+)
+def test_a_checkout_that_is_not_installed_is_found_by_children(
+    monkeypatch: pytest.MonkeyPatch, first: str, before: str | None, after: str | None
+) -> None:
+    monkeypatch.setattr(sys, "path", [first, *sys.path])
+    env = child_environment({} if before is None else {"PYTHONPATH": before})
+    assert env.get("PYTHONPATH") == after
+
+
+def test_modules_of_the_current_directory_are_not_ours() -> None:
+    for command in (Commands().io, Commands().worker):
+        assert "-P" in command
+    assert Commands().io[-2:] == ["-m", "mpmsgr.messenger.io"]
+    assert Commands().worker[-2:] == ["-m", "mpmsgr.pool.worker"]
+
+
+CHILD = """
+import signal, sys
+from mpmsgr.control import ControlChannel
+from mpmsgr.process import leave_stop_signals_to_parent
+channel = ControlChannel.from_fd(int(sys.argv[sys.argv.index("--control-fd") + 1]))
+signal.raise_signal(signal.SIGTERM)
+channel.send("pending", signals=[int(s) for s in signal.sigpending()])
+leave_stop_signals_to_parent()
+signal.raise_signal(signal.SIGINT)
+channel.send("alive", blocked=len(signal.pthread_sigmask(signal.SIG_BLOCK, [])))
+"""
+
+
+def test_stop_signals_do_not_reach_a_child_however_early() -> None:
+    process = spawn([sys.executable, "-c", CHILD], [])
+    try:
+        packets = []
+        while not process.channel.eof:
+            packets += process.channel.wait(20.0)
+    finally:
+        cause = process.reap()
+    assert packets == [
+        {"op": "pending", "signals": [signal.SIGTERM]},
+        {"op": "alive", "blocked": 0},
+    ]
+    assert cause == "exit 0"
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == set()
+
+
+def test_the_cause_of_death() -> None:
+    process = spawn([sys.executable, "-c", "input()"], [])
+    process.kill()
+    assert process.reap() in ("signal 9", "exit 1")
+    process = spawn(["/bin/false"], [])
+    assert process.reap() == "exit 1"
+
+
+def test_a_program_that_cannot_be_started() -> None:
+    with pytest.raises(FileNotFoundError):
+        spawn(["/nonexistent"], [])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG is Linux's")
+@pytest.mark.parametrize(("offset", "code"), [(0, 0), (1, 1)])
+def test_who_has_lost_its_parent_ends(offset: int, code: int) -> None:
+    text = (
+        f"import mpmsgr.process as p; p.die_with_parent({os.getpid() + offset}); raise SystemExit"
+    )
+    assert subprocess.run([sys.executable, "-c", text], timeout=20.0).returncode == code

@@ -1,0 +1,18 @@
+"""Sends every message back: the smallest dispatcher, and the load generator's peer."""
+
+from __future__ import annotations
+
+from mpmsgr import Connection, Dispatcher, Message
+
+ECHO = 0x8001
+
+
+class Echo(Dispatcher):
+    """Sends every ECHO back: type, tid and all three parts as they came."""
+
+    message_types = frozenset({ECHO})
+
+    def dispatch(self, con: Connection, m: Message) -> bool | None:
+        """Answer one message with itself."""
+        con.send_message(m.reply(front=m.front, middle=m.middle, data=m.data))
+        return None
