@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("mpmsgr.session")
 
-#: Longest time an ack waits for something to travel with, in seconds.
-ACK_DELAY_S = 0.005
+#: Longest time an ack waits for something to travel with, in seconds. Longer than most handlers
+#: take, so that it leaves with their replies: a write of its own costs as much as five messages.
+ACK_DELAY_S = 0.04
 _RECEIVE_BUFFER = 256 * 1024
 #: A server stops reading a peer that leaves more than this unread, in bytes.
 _UNREAD_LIMIT = 4 * 1024 * 1024

@@ -27,7 +27,7 @@ class LocalSink:
     def __init__(
         self, chain: Chain, connection_of: Callable[[Session], MessengerConnection]
     ) -> None:
-        self.runner = Runner(chain, self._completed)
+        self.runner = Runner[LocalConnection](chain, self._completed)
         self._connection_of = connection_of
         self._running = 0
         self._idle: asyncio.Event = asyncio.Event()

@@ -7,6 +7,7 @@ import inspect
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
 
 from mpmsgr.dispatch.chain import CALLBACKS, Chain
 from mpmsgr.dispatch.codes import ErrorCode
@@ -34,20 +35,23 @@ class Lane:
         self.waiting: deque[Item] = deque()
 
 
-class Runner:
+C = TypeVar("C", bound=Connection)
+
+
+class Runner(Generic[C]):
     """Calls the dispatchers of *chain*; *done(con)* after each item, when it is completed.
 
     A callback's exception is logged with its traceback and becomes an error reply where the
     message is a request; it never goes further.
     """
 
-    def __init__(self, chain: Chain, done: Callable[[Connection], None]) -> None:
+    def __init__(self, chain: Chain, done: Callable[[C], None]) -> None:
         self.chain = chain
         self._done = done
         self._tasks: set[asyncio.Task[None]] = set()
         self._started: list[Dispatcher] = []
 
-    def submit(self, lane: Lane, con: Connection, item: Item) -> None:
+    def submit(self, lane: Lane, con: C, item: Item) -> None:
         """Run *item* now, or after what runs in *lane*."""
         if lane.task is not None:
             lane.waiting.append(item)
@@ -83,7 +87,7 @@ class Runner:
 
     # messages
 
-    def _message(self, con: Connection, m: Message) -> Awaitable[None] | None:
+    def _message(self, con: C, m: Message) -> Awaitable[None] | None:
         """Offer *m* along the chain; the rest of it as an awaitable when a callback is async."""
         takers = self.chain.takers(m.type)
         try:
@@ -100,7 +104,7 @@ class Runner:
 
     async def _message_rest(
         self,
-        con: Connection,
+        con: C,
         m: Message,
         pending: Awaitable[bool | None],
         takers: Sequence[Dispatcher],
@@ -115,12 +119,12 @@ class Runner:
         except Exception as err:
             self._failed(con, m, err)
 
-    def _unhandled(self, con: Connection, m: Message) -> None:
+    def _unhandled(self, con: C, m: Message) -> None:
         log.warning("nobody handles message type %#x from %s", m.type, con)
         text = f"nobody handles message type {m.type:#x}"
         self._refuse(con, m, ErrorCode.UNHANDLED, text)
 
-    def _failed(self, con: Connection, m: Message, err: Exception) -> None:
+    def _failed(self, con: C, m: Message, err: Exception) -> None:
         if isinstance(err, RemoteError):
             self._refuse(con, m, err.code, err.text)
         elif isinstance(err, PayloadError):
@@ -131,13 +135,13 @@ class Runner:
             text = f"handler failed: {type(err).__name__}: {err}"
             self._refuse(con, m, ErrorCode.HANDLER_FAILED, text)
 
-    def _refuse(self, con: Connection, m: Message, code: int, text: str) -> None:
+    def _refuse(self, con: C, m: Message, code: int, text: str) -> None:
         if wants_error(m.type, m.tid):
             con.send_message(error_reply(m.tid, m.priority, code, text[:MAX_ERROR_TEXT]))
 
     # events
 
-    def _event(self, con: Connection, event: str) -> Awaitable[None] | None:
+    def _event(self, con: C, event: str) -> Awaitable[None] | None:
         callback, stops = CALLBACKS[event]
         dispatchers = list(self.chain)
         for i, dispatcher in enumerate(dispatchers):
@@ -154,7 +158,7 @@ class Runner:
 
     async def _event_rest(
         self,
-        con: Connection,
+        con: C,
         event: str,
         pending: Awaitable[bool | None],
         dispatchers: Sequence[Dispatcher],
@@ -171,7 +175,7 @@ class Runner:
 
     # lanes
 
-    async def _finish(self, lane: Lane, con: Connection, rest: Awaitable[None]) -> None:
+    async def _finish(self, lane: Lane, con: C, rest: Awaitable[None]) -> None:
         try:
             await rest
         finally:

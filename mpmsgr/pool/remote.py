@@ -11,7 +11,8 @@ from mpmsgr.messenger.runner import Lane
 from mpmsgr.pool.envelope import Intro, OutRecord
 from mpmsgr.wire.address import EntityAddr
 from mpmsgr.wire.crc import Bytes
-from mpmsgr.wire.v1.parcel import encode_parcel
+from mpmsgr.wire.message import Message
+from mpmsgr.wire.v1.parcel import encode_parts
 
 if TYPE_CHECKING:
     from mpmsgr.pool.runtime import Runtime
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 class RemoteConnection(Connection):
     """One peer. What is sent collects here until the worker's next batch leaves.
 
-    completed: items handled since then; gone: the session is over, or another worker has it.
+    completed: items handled since then; dirty: it waits to be taken; gone: the session is over, or another worker has it.
     """
 
     def __init__(self, runtime: Runtime, id_: int) -> None:
@@ -34,6 +35,7 @@ class RemoteConnection(Connection):
         self.lane = Lane()
         self.gone = False
         self.completed = 0
+        self.dirty = False
         self._out: list[Any] = []
         self._runtime = runtime
 
@@ -48,13 +50,14 @@ class RemoteConnection(Connection):
         """See `Connection.send_message`."""
         if self.gone:
             return False
-        m = to_message(m, data)
+        if type(m) is not Message:
+            m = to_message(m, data)
         if not m.tid:
             m.tid = self._runtime.tids.next()
-        parcel = encode_parcel(m, self._runtime.name)
-        body = parcel.body
-        self._out += (parcel.head, body[0] if len(body) == 1 else body)
-        self._runtime.has_output(self)
+        head, body = encode_parts(m, self._runtime.name)
+        self._out += (head, body[0] if len(body) == 1 else body)
+        if not self.dirty:
+            self._runtime.has_output(self)
         return True
 
     def mark_down(self) -> None:
@@ -74,5 +77,5 @@ class RemoteConnection(Connection):
     def take_record(self) -> OutRecord:
         """What happened since the last batch."""
         record = (self.id, self.completed, self._out)
-        self.completed, self._out = 0, []
+        self.completed, self._out, self.dirty = 0, [], False
         return record

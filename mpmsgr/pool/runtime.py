@@ -40,13 +40,13 @@ class Runtime:
     ) -> None:
         self.name = name
         self.tids = TidSource()
-        self.runner = Runner(chain, self._item_done)
+        self.runner = Runner[RemoteConnection](chain, self._item_done)
         self._slot, self._generation = slot, generation
         self._on_first: Callable[[], None] | None = on_first
         self._incarnation = 0
         self._link: Link | None = None
         self._cons: dict[int, RemoteConnection] = {}
-        self._dirty: dict[RemoteConnection, None] = {}
+        self._dirty: list[RemoteConnection] = []
         self._working = False
         self._flushed_at = 0.0
         self._loop = asyncio.get_running_loop()
@@ -135,7 +135,8 @@ class Runtime:
         """*con* has something for the next batch."""
         if not self._dirty and not self._working:
             self._loop.call_soon(self._flush)
-        self._dirty[con] = None
+        con.dirty = True
+        self._dirty.append(con)
 
     def mark_down(self, con: RemoteConnection) -> None:
         """End *con*."""
@@ -143,15 +144,13 @@ class Runtime:
         self._forget(con.id)
         self._send(DOWN, [con.id])
 
-    def _item_done(self, con: object) -> None:
-        assert isinstance(con, RemoteConnection)
+    def _item_done(self, con: RemoteConnection) -> None:
         con.completed += 1
-        self.has_output(con)
-        if self._working:
-            now = time.monotonic()
-            if now - self._flushed_at > _FLUSH_EVERY_S:
-                self._flush()
-                self._flushed_at = now
+        if not con.dirty:
+            self.has_output(con)
+        if self._working and time.monotonic() - self._flushed_at > _FLUSH_EVERY_S:
+            self._flush()
+            self._flushed_at = time.monotonic()
         if self._on_first is not None:
             self._on_first()
             self._on_first = None

@@ -94,15 +94,11 @@ class Message:
         version: int = 1,
     ) -> Message:
         """An answer to this message: its tid and priority, and its type unless told otherwise."""
-        return Message(
-            self.type if type is None else type,
-            front,
-            middle,
-            data,
-            tid=self.tid,
-            priority=self.priority,
-            version=version,
-        )
+        m = Message(self.type if type is None else type, front, middle, data)
+        m.tid = self.tid
+        m.priority = self.priority
+        m.version = version
+        return m
 
     def __repr__(self) -> str:
         return (

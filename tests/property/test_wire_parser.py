@@ -79,7 +79,7 @@ def one_by_one(features: int, frames: list[bytes]) -> list[Frame]:
 def _small_messages_land_too() -> Iterator[None]:
     # 256, 32 and 4 KiB in use; the logic does not depend on them.
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parser_module, "_LARGE", 100)
+        patch.setattr(parser_module, "_LARGE", 1000)
         patch.setattr(parser_module, "_LAND_ABOVE", 60)
         patch.setattr(parser_module, "_SLICE_BELOW", 80)
         yield
@@ -109,7 +109,7 @@ def test_raw_is_bytes_unless_the_message_is_large(
     features, sent = stream
     frames, _ = parse(FrameParser(LIMITS, features), b"".join(sent), sizes, land=land)
     for _, _, raw in frames:
-        assert raw is None or type(raw) is bytes or len(raw) >= 100
+        assert raw is None or type(raw) is bytes or len(raw) >= 1000
 
 
 @given(messages, FEATURES, U64, sizes)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import struct
 
-from mpmsgr.wire.crc import Bytes, raw_crc
+from mpmsgr.wire.crc import ALL_ONES, Bytes, crc32c
 from mpmsgr.wire.message import PRIO_DEFAULT, Message
 from mpmsgr.wire.name import EntityName
 
@@ -75,15 +75,23 @@ class Parcel:
 
 def encode_parcel(m: Message, src: EntityName, *, crc_data: bool = True) -> Parcel:
     """Encode *m* as sent by *src*. Raises ValueError naming the field that does not fit."""
+    head, body = encode_parts(m, src, crc_data)
+    size = len(body[0]) if len(body) == 1 else sum(map(len, body))
+    return Parcel(head, body, m.priority or PRIO_DEFAULT, size)
+
+
+def encode_parts(
+    m: Message, src: EntityName, crc_data: bool = True
+) -> tuple[bytes, tuple[Bytes, ...]]:
+    """Head and body of the parcel of *m*, for another process to revive."""
     front, middle, data = m.front, m.middle, m.data
     size = len(front) + len(middle) + len(data)
-    priority = m.priority or PRIO_DEFAULT
     flags = FLAG_COMPLETE if crc_data else FLAG_COMPLETE | FLAG_NOCRC
     try:
         head = HEAD.pack(
             m.tid,
             m.type,
-            priority,
+            m.priority or PRIO_DEFAULT,
             m.version,
             len(front),
             len(middle),
@@ -97,9 +105,9 @@ def encode_parcel(m: Message, src: EntityName, *, crc_data: bool = True) -> Parc
     except struct.error:
         raise ValueError(_misfit(m, src)) from None
     footer = FOOTER.pack(
-        raw_crc(front) if front else 0,
-        raw_crc(middle) if middle else 0,
-        raw_crc(data) if data and crc_data else 0,
+        crc32c(front, ALL_ONES) ^ ALL_ONES if front else 0,
+        crc32c(middle, ALL_ONES) ^ ALL_ONES if middle else 0,
+        crc32c(data, ALL_ONES) ^ ALL_ONES if data and crc_data else 0,
         0,
         flags,
     )
@@ -112,7 +120,7 @@ def encode_parcel(m: Message, src: EntityName, *, crc_data: bool = True) -> Parc
         nbytes = sum(memoryview(part).nbytes for part in body)
     if nbytes != size + FOOTER_SIZE:
         raise ValueError("message part is a view of items wider than a byte: cast it to 'B'")
-    return Parcel(head, body, priority, nbytes)
+    return head, body
 
 
 _WIDTHS = {
