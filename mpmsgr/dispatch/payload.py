@@ -73,11 +73,11 @@ def to_message(obj: Any, data: Bytes = b"") -> Message:
 
 
 def pack(type_: int, value: Any) -> bytes:
-    """*value* as msgpack. Raises PayloadError naming what msgpack cannot hold."""
+    """*value* as msgpack. Raises TypeError naming what msgpack cannot hold."""
     try:
         packed: bytes = msgpack.packb(value)
     except (TypeError, ValueError, OverflowError) as err:
-        raise PayloadError(type_, f"msgpack cannot hold it: {err}") from None
+        raise TypeError(f"message type {type_:#x}: msgpack cannot hold it: {err}") from None
     return packed
 
 

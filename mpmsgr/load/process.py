@@ -14,6 +14,7 @@ import signal
 import sys
 from typing import Any
 
+from mpmsgr import loop
 from mpmsgr.errors import ConnectError
 from mpmsgr.load.generator import Generator
 from mpmsgr.load.plan import LoadPlan
@@ -25,7 +26,7 @@ def main() -> int:
     """Run the plan on stdin; 0 if a report was written."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     plan = LoadPlan.from_dict(json.loads(sys.stdin.buffer.readline()))
-    return asyncio.run(_serve(plan))
+    return loop.run(_serve(plan))
 
 
 async def _serve(plan: LoadPlan) -> int:

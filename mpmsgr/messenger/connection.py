@@ -159,6 +159,8 @@ class MessengerConnection(LocalConnection):
 
     async def wait_connected(self, timeout: float | None = None) -> None:
         """Return when the session is open. Raises ConnectError after *timeout* seconds."""
+        if self.session.state not in (State.OPEN, State.CLOSED):
+            self._connected.clear()
         try:
             async with asyncio.timeout(timeout):
                 await self._connected.wait()

@@ -34,6 +34,8 @@ log = logging.getLogger("mpmsgr.session")
 #: Longest time an ack waits for something to travel with, in seconds. Longer than most handlers
 #: take, so that it leaves with their replies: a write of its own costs as much as five messages.
 ACK_DELAY_S = 0.04
+#: How long a closing socket may take to send what was written, in seconds.
+_CLOSE_S = 1.0
 _RECEIVE_BUFFER = 256 * 1024
 #: A server stops reading a peer that leaves more than this unread, in bytes.
 _UNREAD_LIMIT = 4 * 1024 * 1024
@@ -56,7 +58,9 @@ class Driver:
         self._soon: set[Pipe] = set()
         self._flush_soon_timer: asyncio.TimerHandle | None = None
         self._wakes: dict[Any, asyncio.TimerHandle] = {}
-        self._dials: set[asyncio.Task[None]] = set()
+        self._dials: dict[Pipe, asyncio.Task[None]] = {}
+        self._transports: set[PipeTransport] = set()
+        self._all_gone = asyncio.Event()
         self._executing = False
         self._closed = False
 
@@ -138,8 +142,8 @@ class Driver:
         if self._closed:
             return
         task = self._loop.create_task(self._connect(action))
-        self._dials.add(task)
-        task.add_done_callback(self._dials.discard)
+        self._dials[action.pipe] = task
+        task.add_done_callback(lambda _: self._dials.pop(action.pipe, None))
 
     async def _connect(self, action: Dial) -> None:
         pipe = action.pipe
@@ -147,7 +151,7 @@ class Driver:
             await self._loop.create_connection(
                 lambda: PipeTransport(self, pipe), action.host, action.port
             )
-        except OSError as err:
+        except (OSError, ValueError) as err:  # ValueError: a host name that cannot be encoded
             refused = isinstance(err, ConnectionRefusedError)
             self.endpoint.lost(pipe, _dial_error(action, err), self.now(), refused=refused)
             self.run()
@@ -162,6 +166,9 @@ class Driver:
         timer = self._wakes.pop(action.pipe, None)
         if timer is not None:
             timer.cancel()
+        dial = self._dials.get(action.pipe)
+        if dial is not None and dial is not asyncio.current_task():
+            dial.cancel()
         if isinstance(action.pipe.handle, PipeTransport):
             action.pipe.handle.close()
 
@@ -250,23 +257,43 @@ class Driver:
         """Close every socket and timer, written bytes first; later events are ignored."""
         self._closed = True
         self._flush_dirty()
-        for task in self._dials:
-            task.cancel()
-        for pipe in list(self.endpoint.registry.pipes):
-            pipe.closed = True
-            if isinstance(pipe.handle, PipeTransport):
-                pipe.handle.close()
         for handle in self._wakes.values():
             handle.cancel()
         self._wakes.clear()
         if self._flush_soon_timer is not None:
             self._flush_soon_timer.cancel()
-        if self._dials:
-            await asyncio.wait(self._dials)
+        for task in list(self._dials.values()):
+            task.cancel()
+        for pipe in list(self.endpoint.registry.pipes):
+            pipe.closed = True
+        await self._close_transports()
+
+    async def _close_transports(self) -> None:
+        for transport in list(self._transports):
+            transport.close()
+        try:
+            async with asyncio.timeout(_CLOSE_S):
+                while self._transports:
+                    self._all_gone.clear()
+                    await self._all_gone.wait()
+        except TimeoutError:  # a peer that does not read what is left
+            for transport in list(self._transports):
+                transport.abort()
+
+    def transport_made(self, transport: PipeTransport) -> None:
+        """*transport* has a socket."""
+        self._transports.add(transport)
+
+    def transport_gone(self, transport: PipeTransport) -> None:
+        """The socket of *transport* is closed."""
+        self._transports.discard(transport)
+        if not self._transports:
+            self._all_gone.set()
 
 
-def _dial_error(action: Dial, err: OSError) -> str:
-    why = os.strerror(err.errno) if err.errno and err.errno > 0 else str(err)
+def _dial_error(action: Dial, err: Exception) -> str:
+    known = isinstance(err, OSError) and err.errno and err.errno > 0
+    why = os.strerror(err.errno) if known else str(err)  # type: ignore[attr-defined]
     return f"cannot connect to {action.host}:{action.port}: {why}"
 
 

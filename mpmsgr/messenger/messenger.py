@@ -255,9 +255,10 @@ class Messenger:
         return self._running().now()
 
     def send(self, session: Session, m: Message) -> bool:
-        """Encode and queue *m*; False: the session is over."""
+        """Encode and queue *m*; False: the session is over. ValueError: it cannot be sent."""
         if self.closed:
             return False
+        self.endpoint.limits.check(len(m.front), len(m.middle), len(m.data))
         m.tid = m.tid or self.tids.next()
         driver = self._running()
         queued = self.endpoint.send(session, [encode_parcel(m, self.name)], driver.now())

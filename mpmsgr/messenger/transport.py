@@ -19,6 +19,15 @@ _SEPARATE = 16384
 class PipeTransport(asyncio.BufferedProtocol):
     """The socket of one pipe. *pipe* is None until an accepted socket is connected."""
 
+    __slots__ = (
+        "_driver",
+        "_landing",
+        "_pipe",
+        "_read_paused",
+        "_transport",
+        "_write_paused",
+    )
+
     def __init__(self, driver: Driver, pipe: Pipe | None) -> None:
         self._driver = driver
         self._pipe = pipe
@@ -39,6 +48,7 @@ class PipeTransport(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The TCP connection is there: tell the endpoint."""
         self._transport = cast(asyncio.Transport, transport)
+        self._driver.transport_made(self)
         peer = EntityAddr.from_socket(transport.get_extra_info("peername"))
         if self._pipe is None:
             own = EntityAddr.from_socket(transport.get_extra_info("sockname"))
@@ -69,6 +79,7 @@ class PipeTransport(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket is gone."""
         self._transport = None
+        self._driver.transport_gone(self)
         if self._pipe is not None:
             cause = f"socket error: {exc}" if exc else "the peer closed the socket"
             self._driver.socket_lost(self._pipe, cause)

@@ -14,6 +14,7 @@ from mpmsgr.pool.envelope import BATCH, BYE, DOWN, READY, Intro, identity, pack,
 from mpmsgr.pool.link import Link
 from mpmsgr.pool.remote import RemoteConnection
 from mpmsgr.session.actions import EventKind
+from mpmsgr.wire.limits import Limits
 from mpmsgr.wire.name import EntityName
 from mpmsgr.wire.v1.parcel import decode_raw
 
@@ -27,7 +28,7 @@ _RESETS = {EventKind.RESET.value, EventKind.REMOTE_RESET.value}
 class Runtime:
     """The dispatchers of one worker and its link to the I/O process.
 
-    name: whose messages ours are; on_first: called when the first item is completed.
+    name: whose messages ours are; limits: of what is sent; on_first: called when the first item is completed.
     """
 
     def __init__(
@@ -37,8 +38,10 @@ class Runtime:
         slot: int,
         generation: int,
         on_first: Callable[[], None],
+        limits: Limits | None = None,
     ) -> None:
         self.name = name
+        self.limits = limits or Limits()
         self.tids = TidSource()
         self.runner = Runner[RemoteConnection](chain, self._item_done)
         self._slot, self._generation = slot, generation

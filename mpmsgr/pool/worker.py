@@ -8,7 +8,7 @@ import os
 import traceback
 from typing import Any
 
-from mpmsgr.config import Settings
+from mpmsgr.config import Settings, resolve_ways
 from mpmsgr.control import MAX_ERROR_TEXT, ControlChannel
 from mpmsgr.dispatch.plugins import load_chain
 from mpmsgr.errors import PluginError
@@ -16,7 +16,6 @@ from mpmsgr.logs import setup_logging
 from mpmsgr.loop import run
 from mpmsgr.pool.runtime import Runtime
 from mpmsgr.process import SUPERVISOR_PID_ENV, die_with_parent, leave_stop_signals_to_parent
-from mpmsgr.wire.name import EntityName
 
 Packet = dict[str, Any]
 
@@ -57,8 +56,10 @@ class WorkerProcess:
         setup_logging(settings.log_level, f"worker {self._slot}")
         try:
             chain = load_chain(settings.modules, settings.options, settings.app_dir)
-            name = EntityName.parse(settings.name)
-            runtime = Runtime(chain, name, self._slot, self._generation, self._worked)
+            ways = resolve_ways(settings, 0)
+            runtime = Runtime(
+                chain, ways.name, self._slot, self._generation, self._worked, ways.limits
+            )
             await runtime.runner.start()
         except Exception as err:
             text = str(err) if isinstance(err, PluginError) else traceback.format_exc()

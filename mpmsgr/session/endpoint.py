@@ -7,7 +7,7 @@ takes them with `take()` and executes them in order.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from random import Random
+from typing import TYPE_CHECKING
 
 from mpmsgr.errors import HandshakeRefused
 from mpmsgr.session.acceptor import Acceptor
@@ -38,6 +38,10 @@ from mpmsgr.wire.name import EntityName
 from mpmsgr.wire.v1.frames import CLOSE
 from mpmsgr.wire.v1.handshake import Connect
 from mpmsgr.wire.v1.parcel import Parcel
+
+if TYPE_CHECKING:
+    from random import Random
+
 
 _U32 = 0xFFFFFFFF
 

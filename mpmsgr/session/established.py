@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from mpmsgr.errors import ProtocolError
 from mpmsgr.session.actions import Answered, Deliver, Flush, FlushSoon
 from mpmsgr.wire.crc import Bytes
 from mpmsgr.wire.features import MSGR_KEEPALIVE2, has_feature
@@ -59,8 +60,14 @@ class Established:
         self.flush_soon = False
 
     def received(self, data: bytes, now: float) -> None:
-        """The next bytes."""
-        self.handle(self.parser.feed(data), now)
+        """The next bytes. Raises ProtocolError, after what came whole before it was handled."""
+        try:
+            frames = self.parser.feed(data)
+        except ProtocolError:
+            # Or a session would never get past a bad frame that always comes with good ones.
+            self.handle(self.parser.completed, now)
+            raise
+        self.handle(frames, now)
 
     def handle(self, frames: list[Frame], now: float) -> None:
         """Frames in the order they came; messages leave as one Deliver."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from random import Random
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mpmsgr.session.backoff import Backoff
@@ -13,6 +12,8 @@ from mpmsgr.wire.address import EntityAddr
 from mpmsgr.wire.features import MSG_AUTH
 
 if TYPE_CHECKING:
+    from random import Random
+
     from mpmsgr.session.pipe import Pipe
 
 

@@ -28,3 +28,14 @@ class Limits:
         if total >> 32:
             allowed = "max_front + max_middle + max_data must be below 2^32"
             raise ConfigError("limits", total, allowed)
+
+    def check(self, front: int, middle: int, data: int) -> None:
+        """Raise ValueError if a message with parts of these lengths is too long to be sent.
+
+        The peer's caps are not known, ours are the best guess: it would refuse a longer message,
+        and a lossless session would repeat it for ever.
+        """
+        for part, size in (("front", front), ("middle", middle), ("data", data)):
+            cap = getattr(self, f"max_{part}")
+            if size > cap:
+                raise ValueError(f"message {part} has {size} bytes: at most {cap} are accepted")
