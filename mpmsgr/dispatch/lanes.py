@@ -6,7 +6,6 @@ may move when it is empty and another worker has much less to do, or when its wo
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator
 from typing import Any, Generic, TypeVar
 
@@ -37,8 +36,9 @@ class Lane(Generic[T]):
 
     def __init__(self) -> None:
         self.worker: Worker | None = None
-        self.inflight: deque[T] = deque()
-        self.waiting: deque[T] = deque()
+        # Lists: an empty one takes 56 bytes, an empty deque 760, and most lanes are idle.
+        self.inflight: list[T] = []
+        self.waiting: list[T] = []
 
 
 class Lanes(Generic[T]):
@@ -62,8 +62,8 @@ class Lanes(Generic[T]):
         held = []
         for lane in worker.lanes:
             lane.worker = None
-            held.append((lane, list(lane.inflight)))
-            lane.inflight.clear()
+            held.append((lane, lane.inflight))
+            lane.inflight = []
         return held
 
     def place(self, lane: Lane[T]) -> Worker | None:
@@ -99,8 +99,9 @@ class Lanes(Generic[T]):
         """The first *count* messages in flight are done; returns them."""
         assert lane.worker is not None
         lane.worker.held -= count
-        popleft = lane.inflight.popleft
-        return [popleft() for _ in range(count)]
+        done = lane.inflight[:count]
+        del lane.inflight[:count]
+        return done
 
     def wait(self, lane: Lane[T], items: list[T]) -> None:
         """Keep *items* until a worker can take them."""
@@ -114,7 +115,8 @@ class Lanes(Generic[T]):
             if worker is None:
                 continue
             count = min(worker.credit - worker.held, len(lane.waiting))
-            items = [lane.waiting.popleft() for _ in range(count)]
+            items = lane.waiting[:count]
+            del lane.waiting[:count]
             if not lane.waiting:
                 del self._waiting[lane]
             yield lane, items

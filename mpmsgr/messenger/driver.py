@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from mpmsgr.messenger.timers import Timers
 from mpmsgr.messenger.transport import PipeTransport
 from mpmsgr.session.actions import (
     Answered,
@@ -57,7 +58,7 @@ class Driver:
         self._dirty: set[Pipe] = set()
         self._soon: set[Pipe] = set()
         self._flush_soon_timer: asyncio.TimerHandle | None = None
-        self._wakes: dict[Any, asyncio.TimerHandle] = {}
+        self._timers = Timers(self._woken)
         self._dials: dict[Pipe, asyncio.Task[None]] = {}
         self._transports: set[PipeTransport] = set()
         self._all_gone = asyncio.Event()
@@ -163,9 +164,6 @@ class Driver:
             action.pipe.handle.write(action.data)
 
     def _close(self, action: Close) -> None:
-        timer = self._wakes.pop(action.pipe, None)
-        if timer is not None:
-            timer.cancel()
         dial = self._dials.get(action.pipe)
         if dial is not None and dial is not asyncio.current_task():
             dial.cancel()
@@ -191,14 +189,10 @@ class Driver:
     # timers
 
     def _wake(self, action: Wake) -> None:
-        handle = self._wakes.pop(action.target, None)
-        if handle is not None:
-            handle.cancel()
-        self._wakes[action.target] = self._loop.call_at(action.at, self._woken, action.target)
+        self._timers.add(action.target, action.at)
 
     def _woken(self, target: Pipe | Session) -> None:
-        self._wakes.pop(target, None)
-        self.endpoint.wake(target, self.now())
+        self.endpoint.wake(target, max(self.now(), target.wake_at or 0.0))
         self.run()
 
     # writing
@@ -257,9 +251,7 @@ class Driver:
         """Close every socket and timer, written bytes first; later events are ignored."""
         self._closed = True
         self._flush_dirty()
-        for handle in self._wakes.values():
-            handle.cancel()
-        self._wakes.clear()
+        self._timers.close()
         if self._flush_soon_timer is not None:
             self._flush_soon_timer.cancel()
         for task in list(self._dials.values()):
