@@ -48,7 +48,7 @@ class ProtocolError(MessengerError):
 
 
 class HandshakeRefused(MessengerError):
-    """The handshake ended with *tag* (its name) instead of a session; *detail* says what differed."""
+    """The handshake ended with *tag* (its name), not a session; *detail* says what differed."""
 
     def __init__(self, tag: str, detail: str) -> None:
         self.tag, self.detail = tag, detail

@@ -85,14 +85,15 @@ def unpack(m: Message) -> Any:
     """The msgpack value in front. Raises PayloadError."""
     try:
         return msgpack.unpackb(m.front, strict_map_key=False)
-    except (ValueError, msgpack.exceptions.UnpackException) as err:
+    except (TypeError, ValueError, msgpack.exceptions.UnpackException) as err:
+        # TypeError: a map whose key is a list or a map.
         raise PayloadError(m.type, f"front is no msgpack: {err}") from None
 
 
 def decode(m: Message) -> Any:
     """Set and return ``m.obj``: an instance of the type's class, a plain value, or None.
 
-    Raises PayloadError when the fields do not fit the class.
+    Raises PayloadError when the fields do not fit the class, or it refuses a value (ValueError).
     """
     if m.version == VALUE:
         m.obj = unpack(m)
@@ -107,7 +108,7 @@ def _instance(m: Message, cls: type) -> Any:
         raise PayloadError(m.type, f"front is a {type(fields).__name__}, not a map of fields")
     try:
         return cls(**fields)
-    except TypeError as err:
+    except (TypeError, ValueError) as err:
         raise PayloadError(m.type, f"{cls.__name__}: {err}") from None
 
 

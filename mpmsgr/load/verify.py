@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from mpmsgr.load.payload import Parts
-
 
 @dataclass(slots=True)
 class Tally:
@@ -46,10 +44,9 @@ class SessionCheck:
     Tids rise with every request. `tally` is current at any time; `lost` is known after `close`.
     """
 
-    def __init__(self, tally: Tally, *, echo: bool) -> None:
+    def __init__(self, tally: Tally) -> None:
         self.tally = tally
-        self._echo = echo
-        self._pending: dict[int, tuple[Parts, float]] = {}
+        self._pending: dict[int, float] = {}  # tid -> asked at
         self._last_asked = 0
         self._last_answered = 0
 
@@ -58,29 +55,33 @@ class SessionCheck:
         """Requests without a reply."""
         return len(self._pending)
 
-    def asked(self, tid: int, parts: Parts, now: float) -> None:
-        """Request *tid* leaves at *now* (seconds)."""
-        self._pending[tid] = (parts, now)
-        self._last_asked = tid
-        self.tally.sent += 1
+    def asked(self, tids: range, now: float) -> None:
+        """Requests *tids* (at least one) leave at *now* (seconds)."""
+        self._pending.update(dict.fromkeys(tids, now))
+        self._last_asked = tids[-1]
+        self.tally.sent += len(tids)
 
-    def replied(self, tid: int, parts: Parts, now: float) -> float | None:
-        """Check a reply; returns its latency in seconds, None if nothing waited for it."""
-        request = self._settle(tid)
-        if request is None:
+    def replied(self, tid: int, intact: bool, now: float) -> float | None:
+        """Take a reply; returns its latency in seconds, None if nothing waited for it."""
+        asked_at = self._pending.pop(tid, None)
+        if asked_at is None:
+            self._count_stray(tid)
             return None
-        asked, asked_at = request
-        if not self._intact(asked, parts):
+        self.tally.answered += 1
+        if tid < self._last_answered:
+            self.tally.reordered += 1
+        else:
+            self._last_answered = tid
+        if not intact:
             self.tally.corrupted += 1
         return now - asked_at
 
     def failed(self, tid: int, code: int, now: float) -> float | None:
         """Take an error reply; returns its latency in seconds, None if nothing waited for it."""
-        request = self._settle(tid)
-        if request is None:
-            return None
-        self.tally.errors[code] += 1
-        return now - request[1]
+        latency = self.replied(tid, True, now)
+        if latency is not None:
+            self.tally.errors[code] += 1
+        return latency
 
     def close(self) -> int:
         """Nothing more will come: what is outstanding is lost. Returns how many."""
@@ -89,24 +90,8 @@ class SessionCheck:
         self.tally.lost += lost
         return lost
 
-    def _settle(self, tid: int) -> tuple[Parts, float] | None:
-        request = self._pending.pop(tid, None)
-        if request is None:
-            self._count_stray(tid)
-            return None
-        self.tally.answered += 1
-        if tid < self._last_answered:
-            self.tally.reordered += 1
-        else:
-            self._last_answered = tid
-        return request
-
     def _count_stray(self, tid: int) -> None:
         if 0 < tid <= self._last_asked:
             self.tally.duplicated += 1
         else:
             self.tally.corrupted += 1
-
-    def _intact(self, asked: Parts, parts: Parts) -> bool:
-        """An echo brings all parts back; other handlers bring the request's front in middle."""
-        return asked == parts if self._echo else asked[0] == parts[1]

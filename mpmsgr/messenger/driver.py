@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from mpmsgr.logs import RateLimit
 from mpmsgr.messenger.timers import Timers
 from mpmsgr.messenger.transport import PipeTransport
 from mpmsgr.session.actions import (
@@ -19,6 +20,7 @@ from mpmsgr.session.actions import (
     Fault,
     Flush,
     FlushSoon,
+    Report,
     Wake,
     Write,
 )
@@ -37,6 +39,8 @@ log = logging.getLogger("mpmsgr.session")
 ACK_DELAY_S = 0.04
 #: How long a closing socket may take to send what was written, in seconds.
 _CLOSE_S = 1.0
+#: Lines of one kind about sessions are at least so far apart, in seconds.
+_REPORT_EVERY_S = 5.0
 _RECEIVE_BUFFER = 256 * 1024
 #: A server stops reading a peer that leaves more than this unread, in bytes.
 _UNREAD_LIMIT = 4 * 1024 * 1024
@@ -64,6 +68,7 @@ class Driver:
         self._all_gone = asyncio.Event()
         self._executing = False
         self._closed = False
+        self._rate = RateLimit(_REPORT_EVERY_S)
 
     def now(self) -> float:
         """The clock of every `now`, in seconds."""
@@ -178,6 +183,12 @@ class Driver:
 
     def _answered(self, action: Answered) -> None:
         self.on_answer(action.session)
+
+    def _report(self, action: Report) -> None:
+        held = self._rate.allows(action.kind, self.now())
+        if held is not None:
+            more = f" ({held} lines like this held back)" if held else ""
+            log.warning("session %d, %s%s", action.session.id, action.text, more)
 
     def _fault(self, action: Fault) -> None:
         pipe = action.pipe
@@ -299,5 +310,6 @@ _EXECUTE: dict[type, Callable[[Driver, Any], None]] = {
     Deliver: Driver._deliver,
     Event: Driver._event,
     Answered: Driver._answered,
+    Report: Driver._report,
     Fault: Driver._fault,
 }

@@ -103,6 +103,8 @@ class IoProcess:
         undelivered = 0
         if self._messenger is not None:
             undelivered = await self._messenger.shutdown(timeout_s)
+            for reset in self._messenger.undelivered:
+                log.warning("%s, tids %s", reset, ", ".join(map(str, reset.tids[:20])))
         if self._front is not None:
             self._front.close()
         self._channel.send("drained", undelivered=undelivered)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import socket
+from collections.abc import Collection
 from random import Random
 from types import TracebackType
 from typing import Any, Self
@@ -39,6 +40,7 @@ class Messenger:
     between `client` and `svc`, Ceph's towards Ceph's types. advertise: the address told to peers
     where it is not the bound one (NAT, containers). drain_s: how long `shutdown` waits for
     handlers, replies and their acks. Everything else: see the classes named.
+    undelivered: after `shutdown`, per session what no peer has acknowledged.
     """
 
     def __init__(
@@ -60,7 +62,7 @@ class Messenger:
         self.tids = TidSource()
         self.chain = Chain()
         self.closed = False
-        self.undelivered = 0
+        self.undelivered: list[SessionReset] = []
         self._drain_s = drain_s
         self._nonce = secrets.randbits(32) if nonce is None else nonce
         self._advertise = None if advertise is None else _advertised(advertise, self._nonce)
@@ -119,6 +121,8 @@ class Messenger:
         """Take over listening sockets; the first one's address is ours. Returns all of them."""
         self.start()
         bound = [EntityAddr.from_socket(sock.getsockname(), self._nonce) for sock in listeners]
+        if self._advertise is not None:
+            self._advertise = self._advertise._replace(nonce=self._nonce)
         self.endpoint.addr = self._advertise or bound[0]
         self._waiting_listeners += listeners
         self._accept_if_ready()
@@ -141,6 +145,21 @@ class Messenger:
         self._accepters.append(accepter)
         accepter.start()
 
+    async def rebind(self, avoid_ports: Collection[int] = ()) -> EntityAddr:
+        """Listen on another port, as another incarnation (dispatch spec §6): nonce + 1000000.
+
+        Every session ends with a reset. Ports of *avoid_ports* and the present one are not taken.
+        Raises ConfigError.
+        """
+        old = self.addr
+        await self.stop_accepting()
+        self.endpoint.mark_down_all("we moved to another address")
+        self._running().run()
+        self._nonce = (self._nonce + 1_000_000) & 0xFFFFFFFF
+        host = f"[{old.host}]" if ":" in old.host else old.host
+        self.listen(bind_sockets([f"{host}:0"], {*avoid_ports, old.port}))
+        return self.addr
+
     async def stop_accepting(self) -> None:
         """No new connections, whoever else holds copies of the listening descriptors."""
         for accepter in self._accepters:
@@ -151,7 +170,7 @@ class Messenger:
         self._waiting_listeners = []
 
     async def shutdown(self, drain_s: float | None = None) -> int:
-        """Stop in order; return how many messages no peer has acknowledged.
+        """Stop in order; return how many messages were not acknowledged: see `undelivered`.
 
         New messages are ignored, handlers finish, replies and their acks are waited for, peers
         are told with CLOSE. Takes *drain_s* seconds at the most.
@@ -170,7 +189,7 @@ class Messenger:
             pass
         self.closed = True
         await self._end_sessions()
-        return self.undelivered
+        return sum(reset.lost for reset in self.undelivered)
 
     async def _outboxes_empty(self) -> None:
         """Wait until every reachable peer has acknowledged everything."""
@@ -180,9 +199,11 @@ class Messenger:
     async def _end_sessions(self) -> None:
         assert self._driver is not None
         for session in self.endpoint.registry:
-            self.undelivered += session.outbox.queued + len(session.outbox.sent)
             self._fail_requests(session)
-            self.endpoint.close(session, self.now())
+            lost = self.endpoint.close(session, self.now())
+            if lost:
+                peer = session.target or session.peer_addr
+                self.undelivered.append(SessionReset(peer, len(lost), lost))
         self._driver.run()
         assert self._local is not None
         self._local.runner.cancel()

@@ -25,7 +25,8 @@ LARGE = 4096
 class RemoteConnection(Connection):
     """One peer. What is sent collects here until the worker's next batch leaves.
 
-    completed: items handled since then; dirty: it waits to be taken; gone: the session is over, or another worker has it.
+    completed: items handled since then; dirty: it waits to be taken; gone: the session is over,
+    or another worker has it.
     """
 
     def __init__(self, runtime: Runtime, id_: int) -> None:

@@ -28,7 +28,8 @@ _RESETS = {EventKind.RESET.value, EventKind.REMOTE_RESET.value}
 class Runtime:
     """The dispatchers of one worker and its link to the I/O process.
 
-    name: whose messages ours are; limits: of what is sent; on_first: called when the first item is completed.
+    name: whose messages ours are; limits: of what is sent; on_first: called when the first item
+    is completed.
     """
 
     def __init__(

@@ -157,7 +157,7 @@ class Acceptor:
     def _replace(self, existing: Session, row: Row, c: Connect, policy: Policy, now: float) -> bool:
         """Spec §6: this pipe takes *existing* over, or its place if it is lossy."""
         endpoint = self._endpoint
-        endpoint.counters.replaced += 1
+        endpoint.replacing(existing, now)
         if row.resets:
             endpoint.reset_session(existing, "the peer started a new session")
         reconnect = has_feature(c.features, RECONNECT_SEQ) and not row.hard

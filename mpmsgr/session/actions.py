@@ -84,6 +84,14 @@ class Answered(NamedTuple):
     session: Session
 
 
+class Report(NamedTuple):
+    """Something about *session* that an operator should read, in words; *kind* names its sort."""
+
+    session: Session
+    kind: str
+    text: str
+
+
 class Fault(NamedTuple):
     """*pipe* failed for *cause*: to be logged. *hostile*: the peer broke the protocol."""
 
@@ -92,4 +100,6 @@ class Fault(NamedTuple):
     hostile: bool
 
 
-Action = Dial | Write | Flush | FlushSoon | Close | Wake | Deliver | Event | Answered | Fault
+Action = (
+    Dial | Write | Flush | FlushSoon | Close | Wake | Deliver | Event | Answered | Report | Fault
+)

@@ -28,6 +28,12 @@ class Authenticator(Protocol):
     def get_authorizer(self, peer_type: int, force_new: bool) -> Authorizer:
         """The authorizer for a peer of *peer_type*; *force_new* after it was rejected."""
 
+    def answer_challenge(self, peer_type: int, challenge: bytes) -> Authorizer | None:
+        """The authorizer that answers a server's *challenge*; None: there is no answer."""
+
+    def verify_reply(self, peer_type: int, reply: bytes) -> bool:
+        """Did the server prove in its authorizer *reply* that it is the one?"""
+
     def verify_authorizer(self, connect: Connect) -> Verification:
         """Judge the authorizer in *connect*; called also when there is none (protocol 0)."""
 
@@ -38,6 +44,14 @@ class NoAuthentication:
     def get_authorizer(self, peer_type: int, force_new: bool) -> Authorizer:
         """No authorizer."""
         return Authorizer()
+
+    def answer_challenge(self, peer_type: int, challenge: bytes) -> Authorizer | None:
+        """No answer."""
+        return None
+
+    def verify_reply(self, peer_type: int, reply: bytes) -> bool:
+        """Anyone will do."""
+        return True
 
     def verify_authorizer(self, connect: Connect) -> Verification:
         """Valid for protocols 0 and 1."""

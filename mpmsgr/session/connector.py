@@ -121,7 +121,10 @@ class Connector:
         self._endpoint.emit(Write(self._pipe, connect.encode()))
 
     def _on_ready(self, reply: Reply, now: float) -> bool:
-        missing = self._session.policy.features_required & ~sanitize(reply.features)
+        session = self._session
+        if not self._endpoint.authenticator.verify_reply(session.peer_type, reply.authorizer):
+            raise HandshakeRefused(Tag(reply.tag).name, "the server's authorizer reply is wrong")
+        missing = session.policy.features_required & ~sanitize(reply.features)
         if missing:
             raise HandshakeRefused("READY", f"the peer lacks {_names(missing)}")
         if reply.connect_seq != (self._cseq + 1) & 0xFFFFFFFF:
@@ -188,7 +191,14 @@ class Connector:
         return True
 
     def _on_challenge(self, reply: Reply, now: float) -> bool:
-        raise HandshakeRefused("CHALLENGE_AUTHORIZER", "no authorizer here can answer a challenge")
+        answer = self._endpoint.authenticator.answer_challenge(
+            self._session.peer_type, reply.authorizer
+        )
+        if answer is None:
+            raise HandshakeRefused("CHALLENGE_AUTHORIZER", "there is no answer to the challenge")
+        self._authorizer = answer
+        self._propose()
+        return True
 
     def _on_features(self, reply: Reply, now: float) -> bool:
         lacking = reply.features & ~self._supported

@@ -19,6 +19,7 @@ from mpmsgr.session.actions import (
     EventKind,
     Fault,
     Flush,
+    Report,
     Wake,
     Write,
 )
@@ -26,12 +27,12 @@ from mpmsgr.session.auth import Authenticator, NoAuthentication
 from mpmsgr.session.backoff import Backoff
 from mpmsgr.session.connector import Connector
 from mpmsgr.session.decision import Facts, Row, decide
-from mpmsgr.session.faults import FaultFacts, FaultResult, decide_fault
 from mpmsgr.session.pipe import Pipe
 from mpmsgr.session.policy import Policies, Policy
 from mpmsgr.session.registry import Registry
 from mpmsgr.session.session import Session, Target
 from mpmsgr.session.states import Move, State
+from mpmsgr.session.upkeep import Upkeep
 from mpmsgr.wire.address import EntityAddr
 from mpmsgr.wire.limits import Limits
 from mpmsgr.wire.name import EntityName
@@ -44,6 +45,10 @@ if TYPE_CHECKING:
 
 
 _U32 = 0xFFFFFFFF
+
+#: So many replacements of a session's live socket in so many seconds are a quarrel of two peers,
+#: not the reconnects of one whose old socket we have not missed yet.
+_CONTEST_TAKEOVERS, _CONTEST_S = 8, 10.0
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,7 @@ class Counters:
     faults: int = 0
     hostile: int = 0
     replaced: int = 0
+    contested: int = 0
     resets: int = 0
     duplicates: int = 0
     gaps: int = 0
@@ -100,6 +106,7 @@ class Endpoint:
         self.registry = Registry()
         self.counters = Counters()
         self.draining = False
+        self._upkeep = Upkeep(self)
         self._rng = rng
         self._global_seq = 0
         self._next_id = first_id
@@ -144,7 +151,7 @@ class Endpoint:
         session.target = target
         session.verify_address = verify_address
         self.registry.add(session)
-        self._dial(session, now)
+        self.dial(session, now)
         return session
 
     def send(self, session: Session, parcels: list[Parcel], now: float) -> bool:
@@ -167,7 +174,7 @@ class Endpoint:
                 self.emit(Flush(session.pipe))
         elif session.state is State.STANDBY and session.can_dial:
             session.move(Move.SEND)
-            self._dial(session, now)
+            self.dial(session, now)
 
     def mark_down(self, session: Session) -> list[int]:
         """End *session* without an event; return the tids dropped (session spec §14)."""
@@ -178,16 +185,26 @@ class Endpoint:
         self.registry.remove(session)
         return session.outbox.discard()
 
+    def mark_down_all(self, cause: str) -> None:
+        """End every session, with reset events, and every handshake (session spec §14)."""
+        for session in self.registry:
+            self.end(session, cause)
+        for pipe in list(self.registry.pipes):
+            self._close(pipe)
+
     def mark_disposable(self, session: Session) -> None:
         """The next fault of *session* is final."""
         session.policy = replace(session.policy, lossy=True)
 
-    def close(self, session: Session, now: float) -> None:
-        """End *session* in order: its peer gets what is due and CLOSE. No event on this side."""
+    def close(self, session: Session, now: float) -> list[int]:
+        """End *session* in order: its peer gets what is due and CLOSE. No event on this side.
+
+        Returns the tids of what the peer has not acknowledged.
+        """
         pipe = session.pipe
         if pipe is not None and pipe.established is not None:
             self.emit(Write(pipe, b"".join(pipe.output(now)) + CLOSE))
-        self.mark_down(session)
+        return self.mark_down(session)
 
     # what happens to sockets
 
@@ -220,15 +237,31 @@ class Endpoint:
         """A time asked for with Wake has come."""
         target.wake_at = None
         if isinstance(target, Session):
-            self._tick(target, now)
+            self._upkeep.tick(target, now)
         elif target.deadline is not None and not target.closed:
             limit = self.timing.handshake_timeout_s
             if now >= target.deadline:
                 self.pipe_failed(target, f"no session after {limit:g} s of handshake", now)
             else:
-                self._schedule(target, target.deadline)
+                self.schedule(target, target.deadline)
 
     # what the stages of pipes ask for
+
+    def replacing(self, session: Session, now: float) -> None:
+        """A new connection takes *session* over. Again and again: two peers with one identity."""
+        self.counters.replaced += 1
+        if session.state is not State.OPEN:
+            return
+        if now - session.takeovers_since > _CONTEST_S:
+            session.takeovers, session.takeovers_since = 0, now
+        session.takeovers += 1
+        if session.takeovers == _CONTEST_TAKEOVERS:
+            self.counters.contested += 1
+            text = (
+                f"{_CONTEST_TAKEOVERS} connections took the place of a live one within"
+                f" {_CONTEST_S:g} s: do two peers use the identity {session.peer_addr}?"
+            )
+            self.emit(Report(session, "contested", text))
 
     def peer_announced(
         self, session: Session, pipe: Pipe, announced: EntityAddr, now: float
@@ -275,7 +308,7 @@ class Endpoint:
         assert session.pipe is not None
         session.pipe.deadline = None
         session.retry_at = now + self.timing.max_backoff_s
-        self._schedule(session, session.retry_at)
+        self.schedule(session, session.retry_at)
 
     def decide(
         self, c: Connect, peer_addr: EntityAddr, policy: Policy
@@ -324,7 +357,7 @@ class Endpoint:
         session.attempts = 0
         session.paused = False
         session.last_received = now
-        self._watch(session, now)
+        self._upkeep.watch(session, now)
         if session.is_queued:
             self.emit(Flush(pipe))
 
@@ -366,85 +399,7 @@ class Endpoint:
         session.pipe = None
         session.cause = cause
         if session.state is not State.WAIT:  # there the deadline goes on
-            self._fault(session, cause, now, accepting)
-
-    # faults and timers
-
-    def _fault(self, session: Session, cause: str, now: float, accepting: bool) -> None:
-        """Spec §10; *accepting*: the incoming handshake had not ended (spec §6, last table)."""
-        facts = FaultFacts(
-            session.state,
-            session.lossy,
-            session.policy.server,
-            session.policy.standby or accepting,
-            session.is_queued or bool(session.outbox.sent),
-        )
-        result = decide_fault(facts).result
-        if result is FaultResult.END:
-            self.end(session, cause)
-            return
-        session.outbox.requeue_sent()
-        if result is FaultResult.PARK or not session.can_dial:
-            session.backoff.reset()
-            session.move(Move.PARK)
-            session.parked_at = now
-            self._schedule(session, now + session.policy.standby_timeout_s)
-            return
-        if result is FaultResult.RECONNECT:
-            session.connect_seq = (session.connect_seq + 1) & _U32
-            session.backoff.reset()
-            delay = 0.0
-        else:
-            delay = session.backoff.next_delay()
-        session.move(Move.RETRY)
-        session.retry_at = now + delay
-        self._tick(session, now)
-
-    def _tick(self, session: Session, now: float) -> None:
-        """Do what is due for *session*, and ask to be woken for what is due next."""
-        state = session.state
-        if state is State.OPEN:
-            self._watch(session, now)
-        elif state is State.STANDBY:
-            limit = session.policy.standby_timeout_s
-            if limit and now >= session.parked_at + limit:
-                self.end(session, f"the peer did not come back within {limit:g} s")
-            elif limit:
-                self._schedule(session, session.parked_at + limit)
-        elif state is State.CLOSED or (state is State.CONNECTING and session.pipe is not None):
-            pass
-        elif now < session.retry_at:
-            self._schedule(session, session.retry_at)
-        else:
-            if state is State.WAIT:
-                self.detach(session)
-                session.move(Move.RETRY)
-            self._dial(session, now)
-
-    def _watch(self, session: Session, now: float) -> None:
-        """Silence of an open session: ask for a sign of life, or give it up."""
-        policy, pipe = session.policy, session.pipe
-        if session.paused or pipe is None:
-            session.last_received = now
-        silent = now - session.last_received
-        limits = [t for t in (policy.keepalive_timeout_s, policy.idle_timeout_s) if t]
-        if pipe is not None and limits and silent >= min(limits):
-            self.pipe_failed(pipe, f"not a byte from the peer for {silent:.1f} s", now)
-            return
-        due = [session.last_received + t for t in limits]
-        period = policy.keepalive_period_s
-        if period:
-            if silent >= period and pipe is not None:
-                session.keepalive_due = True
-                self.emit(Flush(pipe))
-            due.append(session.last_received + period if silent < period else now + period)
-        if due:
-            self._schedule(session, min(due))
-
-    def _schedule(self, target: Pipe | Session, at: float) -> None:
-        if target.wake_at is None or at < target.wake_at:
-            target.wake_at = at
-            self.emit(Wake(target, at))
+            self._upkeep.fault(session, cause, now, accepting)
 
     # pieces
 
@@ -462,10 +417,17 @@ class Endpoint:
         pipe.peer = peer
         pipe.deadline = now + self.timing.handshake_timeout_s
         self.registry.pipes.add(pipe)
-        self._schedule(pipe, pipe.deadline)
+        self.schedule(pipe, pipe.deadline)
         return pipe
 
-    def _dial(self, session: Session, now: float) -> None:
+    def schedule(self, target: Pipe | Session, at: float) -> None:
+        """Have *target* woken at *at*, unless it will be woken before."""
+        if target.wake_at is None or at < target.wake_at:
+            target.wake_at = at
+            self.emit(Wake(target, at))
+
+    def dial(self, session: Session, now: float) -> None:
+        """Begin a connection attempt of *session*."""
         pipe = self._new_pipe(session.peer_addr, incoming=False, now=now)
         pipe.session, session.pipe = session, pipe
         session.attempts += 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mpmsgr.errors import ProtocolError
-from mpmsgr.session.actions import Answered, Deliver, Flush, FlushSoon
+from mpmsgr.session.actions import Answered, Deliver, Flush, FlushSoon, Report
 from mpmsgr.wire.crc import Bytes
 from mpmsgr.wire.features import MSGR_KEEPALIVE2, has_feature
 from mpmsgr.wire.v1.frames import (
@@ -99,10 +99,16 @@ class Established:
             return False
         elif self.endpoint.draining:
             return False
-        else:
-            self.endpoint.counters.gaps += 1
+        elif session.in_seq:
+            self._gap(session.in_seq, seq)
         session.in_seq = seq
         return True
+
+    def _gap(self, before: int, seq: int) -> None:
+        """Legal (spec §9.5), but worth a line. A session may begin with any number (§9.3)."""
+        self.endpoint.counters.gaps += 1
+        text = f"message {seq} came after {before}"
+        self.endpoint.emit(Report(self.session, "gap", text))
 
     def _deliver(self, raws: list[Bytes]) -> None:
         if not raws:

@@ -77,6 +77,8 @@ class Session:
         "policy",
         "retry_at",
         "state",
+        "takeovers",
+        "takeovers_since",
         "target",
         "verify_address",
         "wake_at",
@@ -106,6 +108,8 @@ class Session:
         self.last_keepalive_ack: float | None = None
         self.last_received = self.retry_at = self.parked_at = 0.0
         self.wake_at: float | None = None
+        self.takeovers = 0  # of its live socket, since takeovers_since
+        self.takeovers_since = 0.0
         self.connection: Any = None  # the application's side of it; nobody here looks inside
 
     @property

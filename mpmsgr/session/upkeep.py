@@ -1,0 +1,97 @@
+"""What faults and time do to sessions (session spec §10, §11)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mpmsgr.session.actions import Flush
+from mpmsgr.session.faults import FaultFacts, FaultResult, decide_fault
+from mpmsgr.session.states import Move, State
+from mpmsgr.wire.features import MSGR_KEEPALIVE2, has_feature
+
+if TYPE_CHECKING:
+    from mpmsgr.session.endpoint import Endpoint
+    from mpmsgr.session.session import Session
+
+_U32 = 0xFFFFFFFF
+
+
+class Upkeep:
+    """Keeps the sessions of *endpoint* going: reconnects, parks, watches and ends them."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+
+    def fault(self, session: Session, cause: str, now: float, accepting: bool) -> None:
+        """Spec §10; *accepting*: the incoming handshake had not ended (spec §6, last table)."""
+        facts = FaultFacts(
+            session.state,
+            session.lossy,
+            session.policy.server,
+            session.policy.standby or accepting,
+            session.is_queued or bool(session.outbox.sent),
+        )
+        result = decide_fault(facts).result
+        if result is FaultResult.END:
+            self._endpoint.end(session, cause)
+            return
+        session.outbox.requeue_sent()
+        if result is FaultResult.PARK or not session.can_dial:
+            session.backoff.reset()
+            session.move(Move.PARK)
+            session.parked_at = now
+            self._endpoint.schedule(session, now + session.policy.standby_timeout_s)
+            return
+        if result is FaultResult.RECONNECT:
+            session.connect_seq = (session.connect_seq + 1) & _U32
+            session.backoff.reset()
+            delay = 0.0
+        else:
+            delay = session.backoff.next_delay()
+        session.move(Move.RETRY)
+        session.retry_at = now + delay
+        self.tick(session, now)
+
+    def tick(self, session: Session, now: float) -> None:
+        """Do what is due for *session*, and ask to be woken for what is due next."""
+        state = session.state
+        if state is State.OPEN:
+            self.watch(session, now)
+        elif state is State.STANDBY:
+            limit = session.policy.standby_timeout_s
+            if limit and now >= session.parked_at + limit:
+                self._endpoint.end(session, f"the peer did not come back within {limit:g} s")
+            elif limit:
+                self._endpoint.schedule(session, session.parked_at + limit)
+        elif state is State.CLOSED or (state is State.CONNECTING and session.pipe is not None):
+            pass
+        elif now < session.retry_at:
+            self._endpoint.schedule(session, session.retry_at)
+        else:
+            if state is State.WAIT:
+                self._endpoint.detach(session)
+                session.move(Move.RETRY)
+            self._endpoint.dial(session, now)
+
+    def watch(self, session: Session, now: float) -> None:
+        """Silence of an open session: ask for a sign of life, or give it up."""
+        policy, pipe = session.policy, session.pipe
+        if session.paused or pipe is None:
+            session.last_received = now
+        silent = now - session.last_received
+        # A plain KEEPALIVE has no answer: only KEEPALIVE2 makes silence a sign of death.
+        answers = has_feature(session.features, MSGR_KEEPALIVE2)
+        patience = (policy.keepalive_timeout_s if answers else 0, policy.idle_timeout_s)
+        limits = [t for t in patience if t]
+        if pipe is not None and limits and silent >= min(limits):
+            self._endpoint.pipe_failed(pipe, f"not a byte from the peer for {silent:.1f} s", now)
+            return
+        due = [session.last_received + t for t in limits]
+        period = policy.keepalive_period_s
+        if period:
+            if silent >= period and pipe is not None:
+                session.keepalive_due = True
+                self._endpoint.emit(Flush(pipe))
+            due.append(session.last_received + period if silent < period else now + period)
+        if due:
+            self._endpoint.schedule(session, min(due))
