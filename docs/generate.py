@@ -1,4 +1,4 @@
-"""``python -m docs.generate`` (or ``make docs``) writes the pages of docs/ that are made from code."""
+"""``python -m docs.generate`` writes the pages of docs/ that are made from code."""
 
 from __future__ import annotations
 

@@ -88,17 +88,24 @@ def command(
 
 
 def _run(plan: LoadPlan, as_json: bool) -> int:
-    from mpmsgr.load import run
+    from mpmsgr.load import Interrupted, run
 
+    interrupted = False
     with _bar() as bar:
-        report = run(plan, _follow(bar) if bar else None)
-        if bar:
-            bar.update(_STEPS - bar.pos)
+        try:
+            report = run(plan, _follow(bar) if bar else None)
+        except Interrupted as early:
+            report, interrupted = early.report, True
+        else:
+            if bar:
+                bar.update(_STEPS - bar.pos)
     click.echo(json.dumps(report.as_dict()) if as_json else report.text())
+    found = report.violations + ["interrupted"] * interrupted
+    if found:
+        click.echo(f"mpmsgr load: {', '.join(found)}", err=True)
     if report.violations:
-        click.echo(f"mpmsgr load: {', '.join(report.violations)}", err=True)
         return ExitCode.FAILED
-    return ExitCode.OK
+    return ExitCode.INTERRUPTED if interrupted else ExitCode.OK
 
 
 def _bar() -> AbstractContextManager[Any]:

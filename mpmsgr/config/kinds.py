@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mpmsgr.session.inject import Injection
 from mpmsgr.wire.address import split_address
 from mpmsgr.wire.name import TYPE_LABELS, EntityName
 
@@ -272,6 +273,18 @@ class Presets(Tables):
             if set(table) != {"preset"} or table["preset"] not in self.words:
                 raise ValueError(f"[policy.{peer}] must hold preset = {one_of(self.words)}")
         return tables
+
+
+@dataclass(frozen=True)
+class Faults(Kind):
+    """The table ``[inject]``: fields of `Injection`."""
+
+    def read(self, raw: Any) -> dict[str, Any]:
+        """A copy of the table, checked."""
+        if not isinstance(raw, dict):
+            raise ValueError(self.must)
+        Injection.from_table(raw)
+        return dict(raw)
 
 
 def whole(text: str) -> int | None:

@@ -14,6 +14,7 @@ from typing import Any
 from mpmsgr.config import kinds
 from mpmsgr.config.kinds import MIB, U32_MAX
 from mpmsgr.errors import ConfigError
+from mpmsgr.session.inject import Injection
 from mpmsgr.session.policy import PRESETS
 
 ENV_PREFIX = "MPMSGR_"
@@ -42,7 +43,11 @@ class Option:
     @property
     def env(self) -> str:
         """Its name in the environment, "" if no text can hold its value."""
-        return "" if isinstance(self.kind, kinds.Tables) else ENV_PREFIX + self.name.upper()
+        return (
+            ""
+            if isinstance(self.kind, (kinds.Tables, kinds.Faults))
+            else ENV_PREFIX + self.name.upper()
+        )
 
     @property
     def shown_default(self) -> str:
@@ -168,6 +173,11 @@ class Settings:
         ),
         f"Per peer type (or default), its session policy: preset = {kinds.one_of(tuple(PRESETS))}.",
         by_name="stateful_server for svc, Ceph's for Ceph's names",
+    )
+    inject: dict[str, Any] = _option(
+        {},
+        kinds.Faults(note="a table [inject] of " + ", ".join(f.name for f in fields(Injection))),
+        "Faults on purpose, for tests: see mpmsgr.session.inject.Injection.",
     )
     features: int | None = _option(
         None,

@@ -11,7 +11,8 @@ from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
-#: A worker is overloaded when it has so many more messages than the least busy one.
+#: A worker is overloaded when it has so many more messages than the least busy one, or all it may
+#: hold.
 _OVERLOAD = 16
 
 
@@ -81,7 +82,7 @@ class Lanes(Generic[T]):
         if len(self.workers) < 2:
             return False
         least = min(w.held for w in self.workers.values())
-        return worker.held >= 2 * least + _OVERLOAD
+        return worker.held >= min(2 * least + _OVERLOAD, worker.credit)
 
     def _move(self, lane: Lane[T], worker: Worker) -> None:
         if lane.worker is not None:

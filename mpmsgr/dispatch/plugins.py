@@ -43,7 +43,7 @@ def load(spec: str, options: Mapping[str, Any]) -> Dispatcher:
         if err.name and (module_name == err.name or module_name.startswith(err.name + ".")):
             raise PluginError(spec, f"there is no module {err.name!r} here") from None
         raise PluginError(spec, traceback.format_exc()) from None
-    except Exception:
+    except (Exception, SystemExit):  # a script that was not meant to be imported
         raise PluginError(spec, traceback.format_exc()) from None
 
 

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from mpmsgr.load.plan import LoadPlan
 from mpmsgr.load.report import LoadReport
-from mpmsgr.load.runner import Progress, run
+from mpmsgr.load.runner import Interrupted, Progress, run
 
-__all__ = ["LoadPlan", "LoadReport", "Progress", "run"]
+__all__ = ["Interrupted", "LoadPlan", "LoadReport", "Progress", "run"]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 _MANTISSA_BITS = 6
 _EXACT = 1 << (_MANTISSA_BITS + 1)
-_LARGEST_US = (1 << 32) - 1
 
 
 class Histogram:
-    """Counts of durations, one microsecond to an hour.
+    """Counts of durations, in microseconds.
 
     Up to 127 us a bucket is one microsecond wide; above, each octave has 64 buckets.
     """
@@ -20,7 +19,10 @@ class Histogram:
 
     def record(self, duration_s: float) -> None:
         """Count one duration, in seconds."""
-        index = _bucket(min(int(duration_s * 1e6), _LARGEST_US))
+        index = int(duration_s * 1e6)
+        if index >= _EXACT:
+            shift = index.bit_length() - _MANTISSA_BITS - 1
+            index = (shift << _MANTISSA_BITS) + (index >> shift)
         self._buckets[index] = self._buckets.get(index, 0) + 1
         self.count += 1
         if duration_s > self.max_s:
@@ -58,13 +60,6 @@ class Histogram:
         histogram._buckets = dict(buckets)
         histogram.count = sum(histogram._buckets.values())
         return histogram
-
-
-def _bucket(us: int) -> int:
-    if us < _EXACT:
-        return us
-    shift = us.bit_length() - _MANTISSA_BITS - 1
-    return (shift << _MANTISSA_BITS) + (us >> shift)
 
 
 def _upper_edge_us(index: int) -> int:

@@ -1,8 +1,9 @@
 """Main of a load process: a plan comes in on stdin, progress and the report leave on stdout.
 
-Lines of JSON. In: the plan, then ``go``; end of file ends the process. Out: ``{"op": "connected"}``
-once every client has a session, ``{"op": "progress", "counts": {sent, answered, errors}}`` while
-it runs, ``{"op": "report", "report": ...}`` at the end, or ``{"op": "failed", attempts, cause}``.
+Lines of JSON. In: the plan, ``"go"``, and ``"stop"`` to send no more; end of file ends the process.
+Out: ``{"op": "connected"}`` once every client has a session, ``{"op": "progress", "counts": {sent,
+answered, errors}}`` while it runs, ``{"op": "report", "report": ...}`` at the end, or
+``{"op": "failed", attempts, cause}``.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import signal
 import sys
 from typing import Any
 
@@ -19,37 +19,45 @@ from mpmsgr.errors import ConnectError
 from mpmsgr.load.generator import Generator
 from mpmsgr.load.plan import LoadPlan
 
-_STDIN = 0
-
 
 def main() -> int:
     """Run the plan on stdin; 0 if a report was written."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    plan = LoadPlan.from_dict(json.loads(sys.stdin.buffer.readline()))
+    plan = LoadPlan.from_dict(json.loads(sys.stdin.readline()))
     return loop.run(_serve(plan))
 
 
 async def _serve(plan: LoadPlan) -> int:
-    go = asyncio.Event()
-    asyncio.get_running_loop().add_reader(_STDIN, _read_stdin, go)
     generator = Generator(plan, lambda counts: _say(op="progress", counts=counts))
+    orders = _Orders(generator)
     try:
         await generator.connect()
     except ConnectError as error:
-        _say(op="failed", attempts=error.attempts, cause=str(error.cause))
+        _say(op="failed", attempts=error.attempts, cause=str(error.cause or ""))
         return 1
     _say(op="connected")
-    await go.wait()
+    await orders.go.wait()
     report = await generator.run()
     await generator.close()
     _say(op="report", report=report.to_wire())
     return 0
 
 
-def _read_stdin(go: asyncio.Event) -> None:
-    if not os.read(_STDIN, 64):
-        os._exit(1)
-    go.set()
+class _Orders:
+    """What the parent says after the plan."""
+
+    def __init__(self, generator: Generator) -> None:
+        self.go = asyncio.Event()
+        self._generator = generator
+        asyncio.get_running_loop().add_reader(sys.stdin, self._read)
+
+    def _read(self) -> None:
+        orders = os.read(sys.stdin.fileno(), 256)
+        if not orders:
+            os._exit(1)
+        if b"go" in orders:
+            self.go.set()
+        if b"stop" in orders:
+            self._generator.stop_sending()
 
 
 def _say(**line: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from mpmsgr.dispatch.codes import ErrorCode
 from mpmsgr.load.latency import Histogram
 from mpmsgr.load.plan import LoadPlan
 from mpmsgr.load.verify import Tally
@@ -19,12 +20,19 @@ class LoadReport:
     plan: LoadPlan
     tally: Tally = field(default_factory=Tally)
     latency: Histogram = field(default_factory=Histogram)
+    """Of ordinary replies; error replies may come from anywhere."""
     reconnects: int = 0
     """Sessions resumed on a new TCP connection."""
     resets: int = 0
     """Times a server did not know our session any more."""
+    ended: int = 0
+    """Sessions that were closed for good before they had done their part."""
+    cause: str = ""
+    """Why a session was not connected at the end, if one was not."""
     duration_s: float = 0.0
     """Seconds from the first request to the last reply."""
+    cpu_s: float = 0.0
+    """Seconds of CPU the load processes took, all together."""
 
     @property
     def sent(self) -> int:
@@ -74,8 +82,12 @@ class LoadReport:
         """
         counts = [(name, getattr(self, name)) for name in _PROMISES]
         found = [f"{count} {name}" for name, count in counts if count]
+        if self.ended:
+            found.append(f"{_plural(self.ended, 'session')} ended too soon")
         if self.answered == sum(self.errors.values()):
             found.append("no request succeeded")
+        if found and self.cause:
+            found[-1] += f" ({self.cause})"
         return found
 
     def merge(self, other: LoadReport) -> None:
@@ -84,17 +96,22 @@ class LoadReport:
         self.latency.merge(other.latency)
         self.reconnects += other.reconnects
         self.resets += other.resets
+        self.ended += other.ended
+        self.cause = self.cause or other.cause
         self.duration_s = max(self.duration_s, other.duration_s)
+        self.cpu_s += other.cpu_s
 
     def as_dict(self) -> dict[str, Any]:
         """Everything as plain values, for JSON; latencies in seconds."""
         return {
             "plan": self.plan.as_dict(),
-            **{name: getattr(self, name) for name in _COUNTS},
+            **{name: getattr(self, name) for name in (*_ALWAYS, *_RARELY)},
             "errors": {str(code): count for code, count in self.errors.items()},
             "duration_s": self.duration_s,
             "rate": self.rate,
             "latency_s": self.latency_s,
+            "cpu_s": self.cpu_s,
+            "cause": self.cause,
             "violations": self.violations,
         }
 
@@ -110,23 +127,32 @@ class LoadReport:
 
     def _asked_text(self) -> str:
         plan = self.plan
+        processes = f"{plan.processes} processes, " if plan.processes > 1 else ""
         return (
-            f"{plan.clients} clients x {plan.in_flight} in flight, {plan.size} bytes, "
-            f"type 0x{plan.type:04x}, {plan.processes} process{'es' * (plan.processes > 1)}, "
+            f"{_plural(plan.clients, 'client')} x {plan.in_flight} in flight, "
+            f"{_plural(plan.size, 'byte')}, type {plan.type:#06x}, {processes}"
             f"{self.duration_s:.1f} s"
         )
 
     def _counts_text(self) -> str:
-        counts = {name: getattr(self, name) for name in _COUNTS}
-        parts = [f"{name} {count}" for name, count in counts.items()]
-        if self.errors:
-            codes = ", ".join(f"code {code}: {count}" for code, count in self.errors.items())
-            parts[1] += f" ({sum(self.errors.values())} with an error: {codes})"
-        return ", ".join(parts)
+        sent, answered, *kept = (f"{name} {getattr(self, name)}" for name in _ALWAYS)
+        found = [f"{name} {getattr(self, name)}" for name in _RARELY if getattr(self, name)]
+        return ", ".join([sent, answered + self._errors_text(), *kept, *found])
+
+    def _errors_text(self) -> str:
+        if not self.errors:
+            return ""
+        codes = ", ".join(f"{_code_name(code)}: {count}" for code, count in self.errors.items())
+        return f" ({sum(self.errors.values())} with an error: {codes})"
 
     def _speed_text(self) -> str:
-        marks = ", ".join(f"{name} {_short(value)}" for name, value in self.latency_s.items())
-        return f"{self.rate:.0f} round trips/s, latency {marks}"
+        parts = [f"{self.rate:.0f} round trips/s"]
+        if self.latency.count:
+            marks = ", ".join(f"{name} {_short(value)}" for name, value in self.latency_s.items())
+            parts.append(f"latency {marks}")
+        if self.answered and self.cpu_s:
+            parts.append(f"own CPU {self.cpu_s / self.answered * 1e6:.1f} us each")
+        return ", ".join(parts)
 
     def to_wire(self) -> dict[str, Any]:
         """The form a load process hands to its parent: raw counts and buckets."""
@@ -135,9 +161,7 @@ class LoadReport:
             "tally": {name: getattr(tally, name) for name in ("sent", "answered", *_PROMISES)},
             "errors": [*tally.errors.items()],
             "latency": self.latency.as_dict(),
-            "reconnects": self.reconnects,
-            "resets": self.resets,
-            "duration_s": self.duration_s,
+            **{name: getattr(self, name) for name in _TRAVELS},
         }
 
     @classmethod
@@ -149,14 +173,26 @@ class LoadReport:
             plan=plan,
             tally=tally,
             latency=Histogram.from_dict(form["latency"]),
-            reconnects=form["reconnects"],
-            resets=form["resets"],
-            duration_s=form["duration_s"],
+            **{name: form[name] for name in _TRAVELS},
         )
 
 
 _PROMISES = ("lost", "duplicated", "reordered", "corrupted")
-_COUNTS = ("sent", "answered", *_PROMISES, "reconnects", "resets")
+_ALWAYS = ("sent", "answered", *_PROMISES)
+_RARELY = ("reconnects", "resets", "ended")
+_TRAVELS = (*_RARELY, "cause", "duration_s", "cpu_s")
+
+
+def _code_name(code: int) -> str:
+    """``worker lost``; applications have codes of their own."""
+    try:
+        return ErrorCode(code).name.lower().replace("_", " ")
+    except ValueError:
+        return f"code {code}"
+
+
+def _plural(number: int, noun: str) -> str:
+    return f"{number} {noun}" + "s" * (number != 1)
 
 
 def _short(seconds: float) -> str:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, NoReturn
 
 from mpmsgr.errors import ConnectError, MessengerError
 from mpmsgr.load.plan import LoadPlan
@@ -33,12 +34,21 @@ class Progress:
     """Error replies among the answered."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C: no more requests were sent, the replies to the others are in *report*."""
+
+    def __init__(self, report: LoadReport) -> None:
+        super().__init__()
+        self.report = report
+
+
 def run(plan: LoadPlan, progress: Callable[[Progress], None] | None = None) -> LoadReport:
     """Run *plan*, blocking, and return what was found.
 
     The clients live in processes of their own, all connected before the first request leaves.
-    Raises ConnectError if not every client gets a session within `plan.connect_timeout_s`, and
-    MessengerError if a load process ends without its report.
+    Raises ConnectError if not every client gets a session within `plan.connect_timeout_s`,
+    MessengerError if a load process ends without its report, and Interrupted after the first
+    Ctrl-C while requests are sent; a second one does not wait for replies.
     """
     return _Run(plan, progress).main()
 
@@ -49,7 +59,17 @@ class _Run:
     def __init__(self, plan: LoadPlan, progress: Callable[[Progress], None] | None) -> None:
         self._plan = plan
         self._progress = progress
-        self._lines: _Lines = SimpleQueue()
+        self._lines: @contextmanager
+def _ctrl_c_blocked() -> Iterator[None]:
+    """A process started in here never sees the terminal's Ctrl-C: the signal mask is inherited."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+_Lines = SimpleQueue()
         self._counts: dict[_Child, dict[str, int]] = {}
         self._report = LoadReport(plan)
         self._started_at = 0.0
@@ -63,8 +83,18 @@ class _Run:
             self._started_at = time.monotonic()
             for child in children:
                 child.tell("go")
-            self._until("report", children)
+            try:
+                self._until("report", children)
+            except KeyboardInterrupt:
+                self._stop(children)
         return self._report
+
+    def _stop(self, children: list[_Child]) -> NoReturn:
+        """End the run early."""
+        for child in children:
+            child.tell("stop")
+        self._until("report", [child for child in children if not child.reported])
+        raise Interrupted(self._report)
 
     def _until(self, op: str, children: list[_Child]) -> None:
         """Take lines until each child has said *op*."""
@@ -88,6 +118,7 @@ class _Run:
             case "progress":
                 self._note(child, line["counts"])
             case "report":
+                child.reported = True
                 self._report.merge(LoadReport.from_wire(child.plan, line["report"]))
             case "failed":
                 raise ConnectError(self._plan.address, line["attempts"], line["cause"])
@@ -116,9 +147,11 @@ class _Child:
 
     def __init__(self, plan: LoadPlan, lines: _Lines) -> None:
         self.plan = plan
-        self.process = subprocess.Popen(
-            _COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+        self.reported = False
+        with _ctrl_c_blocked():
+            self.process = subprocess.Popen(
+                _COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            )
         self._reader = threading.Thread(target=self._read, args=(lines,), daemon=True)
 
     def __enter__(self) -> _Child:
@@ -149,6 +182,16 @@ class _Child:
         for line in self.process.stdout:
             lines.put((self, json.loads(line)))
         lines.put((self, None))
+
+
+@contextmanager
+def _ctrl_c_blocked() -> Iterator[None]:
+    """A process started in here never sees the terminal's Ctrl-C: the signal mask is inherited."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _Lines = SimpleQueue[tuple[_Child, dict[str, Any] | None]]

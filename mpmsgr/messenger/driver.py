@@ -26,7 +26,7 @@ from mpmsgr.session.actions import (
 )
 from mpmsgr.session.endpoint import Endpoint
 from mpmsgr.session.pipe import Pipe
-from mpmsgr.session.session import Session
+from mpmsgr.session.session import Pause, Session
 from mpmsgr.wire.address import EntityAddr
 
 if TYPE_CHECKING:
@@ -69,10 +69,33 @@ class Driver:
         self._executing = False
         self._closed = False
         self._rate = RateLimit(_REPORT_EVERY_S)
+        self._execute: dict[type, Callable[[Any], None]] = {
+            Dial: self._dial,
+            Write: self._write,
+            Flush: self._mark,
+            FlushSoon: self._mark_soon,
+            Close: self._close,
+            Wake: self._wake,
+            Deliver: self._deliver,
+            Event: self._event,
+            Answered: self._answered,
+            Report: self._report,
+            Fault: self._fault,
+        }
 
     def now(self) -> float:
         """The clock of every `now`, in seconds."""
         return self._loop.time()
+
+    # what sockets ask for
+
+    def receive_buffer(self, pipe: Pipe | None) -> memoryview:
+        """Where the next bytes of *pipe* go."""
+        return self.buffer
+
+    def wrap(self, transport: asyncio.Transport, pipe: Pipe) -> asyncio.Transport:
+        """What is written to instead of *transport*."""
+        return transport
 
     # what happens to sockets
 
@@ -111,23 +134,25 @@ class Driver:
         if not paused:
             self._mark_dirty(pipe)
             if pipe.session is not None:
-                self.resume_reading(pipe.session)
+                self.resume_reading(pipe.session, Pause.UNREAD)
 
     # reading on and off
 
-    def pause_reading(self, session: Session) -> None:
-        """Stop reading *session*; its silence is not held against it."""
+    def pause_reading(self, session: Session, reason: Pause) -> None:
+        """Stop reading *session* for one more *reason*; its silence is not held against it."""
+        session.paused |= reason
         transport = session.pipe.handle if session.pipe else None
         if isinstance(transport, PipeTransport):
-            session.paused = True
             transport.pause_reading()
 
-    def resume_reading(self, session: Session) -> None:
-        """Read *session* again."""
+    def resume_reading(self, session: Session, reason: Pause) -> None:
+        """*reason* is over: read *session* again, if it was the last one."""
+        if not session.paused & reason:
+            return
+        session.paused &= ~reason
+        session.last_received = self.now()
         transport = session.pipe.handle if session.pipe else None
-        if session.paused and isinstance(transport, PipeTransport):
-            session.paused = False
-            session.last_received = self.now()
+        if not session.paused and isinstance(transport, PipeTransport):
             transport.resume_reading()
 
     # executing
@@ -137,10 +162,11 @@ class Driver:
         if self._executing:
             return
         self._executing = True
+        execute = self._execute
         try:
             while actions := self.endpoint.take():
                 for action in actions:
-                    _EXECUTE[type(action)](self, action)
+                    execute[type(action)](action)
         finally:
             self._executing = False
 
@@ -251,10 +277,10 @@ class Driver:
     def _throttle_reader(self, pipe: Pipe) -> None:
         """A client that sends requests and reads no replies has to wait."""
         session = pipe.session
-        if session is not None and session.policy.server and not session.paused:
-            waiting = session.outbox.nbytes
-            if waiting > _UNREAD_LIMIT:
-                self.pause_reading(session)
+        if session is None or not session.policy.server:
+            return
+        if session.outbox.nbytes > _UNREAD_LIMIT:
+            self.pause_reading(session, Pause.UNREAD)
 
     # the end
 
@@ -298,18 +324,3 @@ def _dial_error(action: Dial, err: Exception) -> str:
     known = isinstance(err, OSError) and err.errno and err.errno > 0
     why = os.strerror(err.errno) if known else str(err)  # type: ignore[attr-defined]
     return f"cannot connect to {action.host}:{action.port}: {why}"
-
-
-_EXECUTE: dict[type, Callable[[Driver, Any], None]] = {
-    Dial: Driver._dial,
-    Write: Driver._write,
-    Flush: Driver._mark,
-    FlushSoon: Driver._mark_soon,
-    Close: Driver._close,
-    Wake: Driver._wake,
-    Deliver: Driver._deliver,
-    Event: Driver._event,
-    Answered: Driver._answered,
-    Report: Driver._report,
-    Fault: Driver._fault,
-}

@@ -22,6 +22,7 @@ from mpmsgr.loop import run
 from mpmsgr.messenger.messenger import Messenger
 from mpmsgr.pool.front import PoolFront
 from mpmsgr.process import SUPERVISOR_PID_ENV, die_with_parent, leave_stop_signals_to_parent
+from mpmsgr.session.inject import Injection
 
 log = logging.getLogger("mpmsgr.io")
 
@@ -88,6 +89,7 @@ class IoProcess:
             protocol_version=ways.protocol_version,
             first_id=(self._incarnation << 32) + 1,
             sink=self._front,
+            injection=Injection.from_table(settings.inject) if settings.inject else None,
         )
         messenger.start()
         if self._front is not None:

@@ -16,12 +16,14 @@ from mpmsgr.errors import ConfigError, MessengerError, SessionReset
 from mpmsgr.messenger.accepter import Accepter, bind_sockets, raise_fd_limit
 from mpmsgr.messenger.connection import LoopbackConnection, MessengerConnection
 from mpmsgr.messenger.driver import Driver
+from mpmsgr.messenger.faults import FaultyDriver
 from mpmsgr.messenger.local import LocalSink
 from mpmsgr.messenger.sink import Sink
 from mpmsgr.messenger.tids import TidSource
 from mpmsgr.messenger.transport import PipeTransport
 from mpmsgr.session.auth import Authenticator
 from mpmsgr.session.endpoint import Endpoint, Timing
+from mpmsgr.session.inject import Injection, Injector
 from mpmsgr.session.policy import Policies, Policy, default_policies
 from mpmsgr.session.session import Session, Target
 from mpmsgr.session.states import State
@@ -39,7 +41,7 @@ class Messenger:
     messengers of one host need different ones. policies: by peer type; the defaults are ours
     between `client` and `svc`, Ceph's towards Ceph's types. advertise: the address told to peers
     where it is not the bound one (NAT, containers). drain_s: how long `shutdown` waits for
-    handlers, replies and their acks. Everything else: see the classes named.
+    handlers, replies and their acks. injection: faults on purpose. The rest: see its classes.
     undelivered: after `shutdown`, per session what no peer has acknowledged.
     """
 
@@ -56,6 +58,7 @@ class Messenger:
         protocol_version: int = 0,
         first_id: int = 1,
         sink: Sink | None = None,
+        injection: Injection | None = None,
         drain_s: float = 5.0,
     ) -> None:
         self.name = name if isinstance(name, EntityName) else EntityName.parse(name)
@@ -78,6 +81,7 @@ class Messenger:
             first_id=first_id,
         )
         self._given_sink = sink
+        self._injection = injection
         self._driver: Driver | None = None
         self._local: LocalSink | None = None
         self._accepters: list[Accepter] = []
@@ -105,7 +109,11 @@ class Messenger:
         raise_fd_limit()
         self._local = LocalSink(self.chain, self.connection_of)
         sink = self._given_sink or self._local
-        self._driver = Driver(self.endpoint, sink, self._advertise)
+        if self._injection is None:
+            self._driver = Driver(self.endpoint, sink, self._advertise)
+        else:
+            injector = Injector(self._injection, Random(self._injection.seed))
+            self._driver = FaultyDriver(self.endpoint, sink, self._advertise, injector)
         self._driver.on_answer = self._answered
 
     async def bind(self, *binds: str) -> EntityAddr:

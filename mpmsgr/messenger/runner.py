@@ -7,6 +7,7 @@ import inspect
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Generic, TypeVar
 
 from mpmsgr.dispatch.chain import CALLBACKS, Chain
@@ -49,6 +50,7 @@ class Runner(Generic[C]):
         self.chain = chain
         self._done = done
         self._tasks: set[asyncio.Task[None]] = set()
+        self._cancelled = False
         self._started: list[Dispatcher] = []
 
     def submit(self, lane: Lane, con: C, item: Item) -> None:
@@ -81,7 +83,8 @@ class Runner(Generic[C]):
                 log.exception("%s: on_stop failed", _name(dispatcher))
 
     def cancel(self) -> None:
-        """Give up what runs."""
+        """Give up what runs and what waits for it."""
+        self._cancelled = True
         for task in self._tasks:
             task.cancel()
 
@@ -116,7 +119,7 @@ class Runner(Generic[C]):
                 if await _maybe(dispatcher.dispatch(con, m)) is not False:
                     return
             self._unhandled(con, m)
-        except Exception as err:
+        except (Exception, asyncio.CancelledError) as err:  # something it awaited was cancelled
             self._failed(con, m, err)
 
     def _unhandled(self, con: C, m: Message) -> None:
@@ -124,7 +127,7 @@ class Runner(Generic[C]):
         text = f"nobody handles message type {m.type:#x}"
         self._refuse(con, m, ErrorCode.UNHANDLED, text)
 
-    def _failed(self, con: C, m: Message, err: Exception) -> None:
+    def _failed(self, con: C, m: Message, err: BaseException) -> None:
         if isinstance(err, RemoteError):
             self._refuse(con, m, err.code, err.text)
         elif isinstance(err, PayloadError):
@@ -164,14 +167,14 @@ class Runner(Generic[C]):
         dispatchers: Sequence[Dispatcher],
     ) -> None:
         callback, stops = CALLBACKS[event]
-        try:
-            if await pending is True and stops:
-                return
-            for dispatcher in dispatchers:
-                if await _maybe(callback(dispatcher, con)) is True and stops:
+        for call in (lambda: pending, *(partial(callback, d, con) for d in dispatchers)):
+            try:
+                if await _maybe(call()) is True and stops:
                     return
-        except Exception:
-            log.exception("%s of %s failed", event, con)
+            except (Exception, asyncio.CancelledError):
+                log.exception("%s of %s failed", event, con)
+                if self._cancelled:
+                    return
 
     # lanes
 
@@ -179,10 +182,10 @@ class Runner(Generic[C]):
         try:
             await rest
         finally:
-            if lane.task is not None:
-                self._tasks.discard(lane.task)
-                lane.task = None
+            lane.task = None
             self._done(con)
+            if self._cancelled:
+                lane.waiting.clear()
             while lane.waiting and lane.task is None:
                 self.submit(lane, con, lane.waiting.popleft())
 

@@ -23,23 +23,19 @@ class MessageStream:
         self.type = type_
         self.dropped = 0
         self._queue: deque[Message] = deque(maxlen=BACKLOG)
-        self._wake: asyncio.Future[None] | None = None
+        self._changed = asyncio.Event()
         self._error: SessionReset | None = None
 
     def put(self, m: Message) -> None:
         """A message came."""
         self.dropped += len(self._queue) == BACKLOG
         self._queue.append(m)
-        self._notify()
+        self._changed.set()
 
     def end(self, error: SessionReset) -> None:
         """Nothing more will come."""
         self._error = error
-        self._notify()
-
-    def _notify(self) -> None:
-        if self._wake is not None and not self._wake.done():
-            self._wake.set_result(None)
+        self._changed.set()
 
     def __aiter__(self) -> MessageStream:
         return self
@@ -48,7 +44,7 @@ class MessageStream:
         while not self._queue:
             if self._error is not None:
                 raise self._error
-            self._wake = asyncio.get_running_loop().create_future()
-            await self._wake
+            self._changed.clear()
+            await self._changed.wait()
         m = self._queue.popleft()
         return m if m.obj is None else m.obj

@@ -55,6 +55,7 @@ class PipeTransport(asyncio.BufferedProtocol):
             self._pipe = self._driver.accepted(self, peer, own)
         else:
             self._driver.dialled(self._pipe, peer)
+        self._transport = self._driver.wrap(self._transport, self._pipe)
         if self._pipe.closed:
             self.close()
 
@@ -62,7 +63,7 @@ class PipeTransport(asyncio.BufferedProtocol):
         """The shared buffer, or the place where a large message is being received."""
         landing = self._pipe.landing() if self._pipe is not None else None
         self._landing = landing is not None
-        return self._driver.buffer if landing is None else landing
+        return self._driver.receive_buffer(self._pipe) if landing is None else landing
 
     def buffer_updated(self, nbytes: int) -> None:
         """Bytes came."""

@@ -27,7 +27,7 @@ from mpmsgr.pool.envelope import (
 )
 from mpmsgr.pool.link import Link
 from mpmsgr.session.actions import Event, EventKind
-from mpmsgr.session.session import Session
+from mpmsgr.session.session import Pause, Session
 from mpmsgr.wire.crc import Bytes
 from mpmsgr.wire.v1.parcel import Parcel, encode_parcel, raw_ids
 
@@ -83,7 +83,7 @@ class PoolFront:
         self._add(lane, raws)  # type: ignore[arg-type]
         if self._bytes > self._limit:
             self._paused.add(session)
-            self._driver.pause_reading(session)
+            self._driver.pause_reading(session, Pause.DISPATCH)
 
     def event(self, event: Event) -> None:
         """See `Sink`."""
@@ -223,7 +223,7 @@ class PoolFront:
         if self._paused and self._bytes <= self._limit // 2:
             paused, self._paused = self._paused, set()
             for session in paused:
-                self._driver.resume_reading(session)
+                self._driver.resume_reading(session, Pause.DISPATCH)
 
     # a worker's end
 

@@ -30,7 +30,7 @@ from mpmsgr.session.decision import Facts, Row, decide
 from mpmsgr.session.pipe import Pipe
 from mpmsgr.session.policy import Policies, Policy
 from mpmsgr.session.registry import Registry
-from mpmsgr.session.session import Session, Target
+from mpmsgr.session.session import Pause, Session, Target
 from mpmsgr.session.states import Move, State
 from mpmsgr.session.upkeep import Upkeep
 from mpmsgr.wire.address import EntityAddr
@@ -355,7 +355,7 @@ class Endpoint:
         self.counters.opened += 1
         session.backoff.reset()
         session.attempts = 0
-        session.paused = False
+        session.paused = Pause(0)
         session.last_received = now
         self._upkeep.watch(session, now)
         if session.is_queued:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import IntFlag
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mpmsgr.session.backoff import Backoff
@@ -15,6 +16,13 @@ if TYPE_CHECKING:
     from random import Random
 
     from mpmsgr.session.pipe import Pipe
+
+
+class Pause(IntFlag):
+    """Why we do not read a session's socket."""
+
+    UNREAD = 1  # it does not read what we write
+    DISPATCH = 2  # its messages fill the dispatch's memory
 
 
 class Target(NamedTuple):
@@ -48,8 +56,8 @@ class Session:
 
     connect_seq, peer_global_seq, in_seq, in_seq_acked: as in the spec; features: negotiated, 0
     before the first success; pipe: its current socket, None in STANDBY and between attempts;
-    target: where we connect to, None for a session that the peer opened; paused: we stopped reading
-    it, so its silence is our own doing; retry_at, opened_at,
+    target: where we connect to, None for a session that the peer opened; paused: why we stopped
+    reading it, if we did (its silence is our own doing then); retry_at, opened_at,
     last_received, parked_at: seconds of the caller's clock.
     """
 
@@ -104,7 +112,7 @@ class Session:
         self.cause = ""
         self.handshake: HandshakeFacts | None = None
         self.keepalive_due = False
-        self.paused = False
+        self.paused = Pause(0)
         self.last_keepalive_ack: float | None = None
         self.last_received = self.retry_at = self.parked_at = 0.0
         self.wake_at: float | None = None

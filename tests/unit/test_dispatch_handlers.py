@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Iterator
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, cast
 
@@ -19,9 +19,8 @@ from mpmsgr.dispatch.handlers import FunctionDispatcher, is_handler
 
 
 @pytest.fixture(autouse=True)
-def _classes_of_the_test(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _classes_of_the_test(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(payload, "_classes", {})
-    yield
 
 
 class Peer:
@@ -54,6 +53,7 @@ def ask(dispatcher: FunctionDispatcher, m: Message) -> list[Message]:
 
 def test_numbers_and_classes() -> None:
     @message(0x9001)
+    @dataclass
     class Add:
         n: int
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,9 +26,8 @@ from mpmsgr.wire.message import ERROR_REPLY
 
 
 @pytest.fixture(autouse=True)
-def _classes_of_the_test(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _classes_of_the_test(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(payload, "_classes", {})
-    yield
 
 
 def add_class() -> Any:

@@ -1,0 +1,1 @@
+"""Documents, and `docs.generate`, which writes those that are made from code."""
