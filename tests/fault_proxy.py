@@ -87,7 +87,7 @@ class FaultProxy:
         self._server.close()
         for link in list(self._links):
             link.end()
-        while self._links:  # noqa: ASYNC110
+        while self._links:
             await asyncio.sleep(0.001)
         await self._server.wait_closed()
 

@@ -59,17 +59,7 @@ class _Run:
     def __init__(self, plan: LoadPlan, progress: Callable[[Progress], None] | None) -> None:
         self._plan = plan
         self._progress = progress
-        self._lines: @contextmanager
-def _ctrl_c_blocked() -> Iterator[None]:
-    """A process started in here never sees the terminal's Ctrl-C: the signal mask is inherited."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-_Lines = SimpleQueue()
+        self._lines: _Lines = SimpleQueue()
         self._counts: dict[_Child, dict[str, int]] = {}
         self._report = LoadReport(plan)
         self._started_at = 0.0

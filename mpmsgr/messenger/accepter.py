@@ -74,6 +74,8 @@ def _bind_one(text: str, avoid_ports: Collection[int]) -> socket.socket:
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             sock.bind((name[0], port, *name[2:]))
+            # Accepted sockets inherit it: the port can be given by number once this one is closed.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             sock.listen(BACKLOG)
         except OSError as err:
             sock.close()
@@ -113,7 +115,7 @@ class Accepter:
         self._listeners = listeners
         self._factory = factory
         self._loop = asyncio.get_running_loop()
-        self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        self._spare = _spare_descriptor()
         self._pause_s = _PAUSE_S
         self._timers: dict[socket.socket, asyncio.TimerHandle] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -134,9 +136,7 @@ class Accepter:
         for timer in self._timers.values():
             timer.cancel()
         self._timers.clear()
-        if self._spare >= 0:
-            os.close(self._spare)
-            self._spare = -1
+        self._close_spare()
         if self._tasks:
             await asyncio.wait(self._tasks)
 
@@ -182,11 +182,21 @@ class Accepter:
 
     def _drop_one(self, listener: socket.socket) -> None:
         """With the spare descriptor take a waiting peer and close it: it need not time out."""
-        os.close(self._spare)
+        self._close_spare()
         with contextlib.suppress(OSError):
             listener.accept()[0].close()
-        self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+        with contextlib.suppress(OSError):  # somebody else was faster
+            self._spare = _spare_descriptor()
+
+    def _close_spare(self) -> None:
+        if self._spare >= 0:
+            os.close(self._spare)
+            self._spare = -1
 
     def _resume(self, listener: socket.socket) -> None:
         del self._timers[listener]
         self._loop.add_reader(listener.fileno(), self._accept, listener)
+
+
+def _spare_descriptor() -> int:
+    return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)

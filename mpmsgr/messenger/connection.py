@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from typing import TYPE_CHECKING, Any
 
 from mpmsgr.dispatch.connection import Connection
-from mpmsgr.dispatch.payload import decode, to_message, type_of
+from mpmsgr.dispatch.payload import PayloadError, decode, to_message, type_of
 from mpmsgr.errors import ConnectError, RequestTimeout, SessionReset
 from mpmsgr.messenger.requests import Requests, value_of
 from mpmsgr.messenger.runner import Lane
@@ -20,6 +21,9 @@ from mpmsgr.wire.message import Message
 
 if TYPE_CHECKING:
     from mpmsgr.messenger.messenger import Messenger
+
+
+log = logging.getLogger("mpmsgr.messenger")
 
 
 class LocalConnection(Connection):
@@ -49,7 +53,7 @@ class LocalConnection(Connection):
         future = self._requests.expect(request.tid)
         try:
             if not self.send_message(request):
-                raise self.last_reset or SessionReset(self.peer_addr)
+                raise self._lost()
             async with asyncio.timeout(timeout):
                 reply = await future
         except TimeoutError:
@@ -62,7 +66,12 @@ class LocalConnection(Connection):
     def messages(self, type_: int | type) -> MessageStream:
         """Pushed messages of *type_*, from now on; they are not offered to dispatchers."""
         number = type_of(type_)
-        return self._streams.setdefault(number, MessageStream(number))
+        stream = self._streams.get(number)
+        if stream is None:
+            stream = self._streams[number] = MessageStream(number)
+            if self._is_over():
+                stream.end(self._lost())
+        return stream
 
     def received(self, m: Message) -> bool:
         """Is *m* a reply or for a stream? Then it has gone there."""
@@ -71,8 +80,12 @@ class LocalConnection(Connection):
         stream = self._streams.get(m.type)
         if stream is None:
             return False
-        decode(m)
-        stream.put(m)
+        try:
+            decode(m)
+        except PayloadError as err:
+            log.warning("%s from %s", err, self)
+        else:
+            stream.put(m)
         return True
 
     def was_reset(self, error: SessionReset, *, final: bool) -> None:
@@ -82,6 +95,12 @@ class LocalConnection(Connection):
         if final:
             for stream in self._streams.values():
                 stream.end(error)
+
+    def _lost(self) -> SessionReset:
+        return self.last_reset or SessionReset(self.peer_addr)
+
+    def _is_over(self) -> bool:
+        return self.messenger.closed
 
     def _whereabouts(self) -> tuple[object, str]:
         return self.peer_addr, "open"
@@ -138,6 +157,11 @@ class MessengerConnection(LocalConnection):
         """Is the session open?"""
         return self.session.state is State.OPEN
 
+    @property
+    def last_keepalive_ack(self) -> float | None:
+        """The stamp that the peer returned last, seconds of `Messenger.now`; None before that."""
+        return self.session.last_keepalive_ack
+
     # acts
 
     def send_message(self, m: Any, data: Bytes = b"") -> bool:
@@ -150,6 +174,8 @@ class MessengerConnection(LocalConnection):
 
     async def ping(self, timeout: float | None = None) -> float:
         """Round-trip time of a KEEPALIVE2, in seconds. Raises TimeoutError, SessionReset."""
+        if self._is_over():
+            raise self._lost()
         future: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         self._answers.append(future)
         sent = self.messenger.now()
@@ -205,6 +231,9 @@ class MessengerConnection(LocalConnection):
         for future in answers:
             if not future.done():
                 future.set_exception(error)
+
+    def _is_over(self) -> bool:
+        return self.session.state is State.CLOSED
 
     def _whereabouts(self) -> tuple[object, str]:
         session = self.session

@@ -213,6 +213,9 @@ class Messenger:
                 peer = session.target or session.peer_addr
                 self.undelivered.append(SessionReset(peer, len(lost), lost))
         self._driver.run()
+        if self._loopback is not None:
+            for end in (self._loopback, self._loopback.other):
+                end.was_reset(SessionReset(self.addr), final=True)
         assert self._local is not None
         self._local.runner.cancel()
         await self._local.runner.stop()

@@ -10,32 +10,45 @@ from mpmsgr.errors import SessionReset
 from mpmsgr.wire.message import ERROR_REPLY, Message
 
 
-class Requests:
-    """The pending requests of one connection."""
+#: So many requests that were given up are remembered per connection.
+_LATE = 1024
 
-    __slots__ = ("_waiting",)
+
+class Requests:
+    """The pending requests of one connection, and those given up, whose replies may still come."""
+
+    __slots__ = ("_given_up", "_waiting")
 
     def __init__(self) -> None:
         self._waiting: dict[int, asyncio.Future[Message]] = {}
+        self._given_up: dict[int, None] = {}  # oldest first
 
     def __len__(self) -> int:
         return len(self._waiting)
+
+    def __bool__(self) -> bool:
+        """Can a reply come?"""
+        return bool(self._waiting or self._given_up)
 
     def expect(self, tid: int) -> asyncio.Future[Message]:
         """A future for the reply to *tid*."""
         future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         self._waiting[tid] = future
+        self._given_up.pop(tid, None)
         return future
 
     def forget(self, tid: int) -> None:
-        """Nobody waits for *tid* any more."""
-        self._waiting.pop(tid, None)
+        """Nobody waits for *tid* any more: a reply that still comes is dropped."""
+        if self._waiting.pop(tid, None) is not None:
+            self._given_up[tid] = None
+            if len(self._given_up) > _LATE:
+                del self._given_up[next(iter(self._given_up))]
 
     def take_reply(self, m: Message) -> bool:
-        """Is *m* the reply to a pending request? Then its future has it."""
+        """Is *m* the reply to a pending request? Then its future has it. A late one is dropped."""
         future = self._waiting.pop(m.tid, None)
         if future is None:
-            return False
+            return self._given_up.pop(m.tid, m) is None
         if not future.done():
             if m.type == ERROR_REPLY:
                 future.set_exception(remote_error(m))

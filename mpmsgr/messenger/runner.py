@@ -62,6 +62,7 @@ class Runner(Generic[C]):
         if rest is not None:
             lane.task = asyncio.get_running_loop().create_task(self._finish(lane, con, rest))
             self._tasks.add(lane.task)
+            lane.task.add_done_callback(self._tasks.discard)
         else:
             self._done(con)
 

@@ -18,10 +18,6 @@ if TYPE_CHECKING:
     from mpmsgr.pool.runtime import Runtime
 
 
-#: Below this no limit is worth a check.
-LARGE = 4096
-
-
 class RemoteConnection(Connection):
     """One peer. What is sent collects here until the worker's next batch leaves.
 
@@ -59,9 +55,7 @@ class RemoteConnection(Connection):
             m = to_message(m, data)
         if not m.tid:
             m.tid = self._runtime.tids.next()
-        if len(m.front) > LARGE or len(m.middle) > LARGE or len(m.data) > LARGE:
-            self._runtime.limits.check(len(m.front), len(m.middle), len(m.data))
-        head, body = encode_parts(m, self._runtime.name)
+        head, body = encode_parts(m, self._runtime.name, limits=self._runtime.limits)
         self._out += (head, body[0] if len(body) == 1 else body)
         if not self.dirty:
             self._runtime.has_output(self)

@@ -58,6 +58,7 @@ class Track:
         self.events: list[EventKind] = []
         self.opened = False
         self.ended = False
+        self.disposable = False
 
     def __repr__(self) -> str:
         return f"{self.host.label}#{self.session.id}"
@@ -72,6 +73,7 @@ class Books:
     def __init__(self) -> None:
         self.sender: dict[int, Track] = {}
         self.priority: dict[int, int] = {}
+        self.only_priority = 0
         self.story: list[Line] = []
         self.on_delivery: Callable[[Track, Track, int], None] = lambda to, by, tid: None
         self.on_event: Callable[[Track, Event], None] = lambda track, event: None
@@ -123,11 +125,6 @@ class Host:
         if port:
             network.listen(self, port)
 
-    @property
-    def clock_now(self) -> float:
-        """Virtual seconds."""
-        return self.clock.now
-
     def say(self, what: str, *facts: Any) -> None:
         """Add a line to the story."""
         self.books.story.append(Line(self.clock.now, self.label, what, facts))
@@ -156,7 +153,7 @@ class Host:
         parcels = []
         for _ in range(count):
             tid = self.books.next_tid()
-            priority = self.books.priority.get(0) or self.rng.choice((63, 127, 196, 255, 300))
+            priority = self.books.only_priority or self.rng.choice((63, 127, 196, 255, 300))
             self.books.sender[tid], self.books.priority[tid] = track, priority
             track.sent.append(tid)
             m = Message(TYPE, b"m%d" % tid, data=bytes(size), tid=tid, priority=priority)

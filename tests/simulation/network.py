@@ -177,6 +177,7 @@ class Network:
     def __init__(self, clock: Clock, rng: Random, weather: Weather) -> None:
         self.clock, self.rng, self.weather = clock, rng, weather
         self.ends: list[End] = []
+        self.hosts: list[Socketed] = []
         self._listening: dict[tuple[str, int], Socketed] = {}
         self._next_port = 40000
 

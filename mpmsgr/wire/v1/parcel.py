@@ -14,6 +14,7 @@ from __future__ import annotations
 import struct
 
 from mpmsgr.wire.crc import ALL_ONES, Bytes, crc32c
+from mpmsgr.wire.limits import Limits
 from mpmsgr.wire.message import PRIO_DEFAULT, Message
 from mpmsgr.wire.name import EntityName
 
@@ -81,21 +82,24 @@ def encode_parcel(m: Message, src: EntityName, *, crc_data: bool = True) -> Parc
 
 
 def encode_parts(
-    m: Message, src: EntityName, crc_data: bool = True
+    m: Message, src: EntityName, crc_data: bool = True, limits: Limits | None = None
 ) -> tuple[bytes, tuple[Bytes, ...]]:
-    """Head and body of the parcel of *m*, for another process to revive."""
+    """Head and body of the parcel of *m*, for another process to revive.
+
+    Raises ValueError naming the field that does not fit, or the part longer than *limits* allow.
+    """
     front, middle, data = m.front, m.middle, m.data
-    size = len(front) + len(middle) + len(data)
-    flags = FLAG_COMPLETE if crc_data else FLAG_COMPLETE | FLAG_NOCRC
+    front_len, middle_len, data_len = len(front), len(middle), len(data)
+    size = front_len + middle_len + data_len + FOOTER_SIZE
     try:
         head = HEAD.pack(
             m.tid,
             m.type,
             m.priority or PRIO_DEFAULT,
             m.version,
-            len(front),
-            len(middle),
-            len(data),
+            front_len,
+            middle_len,
+            data_len,
             m.data_off,
             src[0],
             src[1],
@@ -105,20 +109,22 @@ def encode_parts(
     except struct.error:
         raise ValueError(_misfit(m, src)) from None
     footer = FOOTER.pack(
-        crc32c(front, ALL_ONES) ^ ALL_ONES if front else 0,
-        crc32c(middle, ALL_ONES) ^ ALL_ONES if middle else 0,
-        crc32c(data, ALL_ONES) ^ ALL_ONES if data and crc_data else 0,
+        crc32c(front, ALL_ONES) ^ ALL_ONES if front_len else 0,
+        crc32c(middle, ALL_ONES) ^ ALL_ONES if middle_len else 0,
+        crc32c(data, ALL_ONES) ^ ALL_ONES if data_len and crc_data else 0,
         0,
-        flags,
+        FLAG_COMPLETE if crc_data else FLAG_COMPLETE | FLAG_NOCRC,
     )
     body: tuple[Bytes, ...]
     if size <= _JOIN_BELOW:
         body = (b"".join((front, middle, data, footer)),)
         nbytes = len(body[0])
     else:
+        if limits is not None:
+            limits.check(front_len, middle_len, data_len)
         body = tuple(part for part in (front, middle, data) if part) + (footer,)
         nbytes = sum(memoryview(part).nbytes for part in body)
-    if nbytes != size + FOOTER_SIZE:
+    if nbytes != size:
         raise ValueError("message part is a view of items wider than a byte: cast it to 'B'")
     return head, body
 

@@ -1,0 +1,188 @@
+"""A history: a plan carried out, judged all along."""
+
+from __future__ import annotations
+
+from random import Random
+
+from mpmsgr.session.endpoint import Timing
+from mpmsgr.session.session import Session, Target
+from mpmsgr.session.states import State
+from tests.simulation.host import Books, Host, Track
+from tests.simulation.invariants import Deliveries, Violation, check_host, unsettled
+from tests.simulation.network import Clock, Network
+from tests.simulation.plan import SETUPS, STANDBY_S, Op, Plan
+
+#: Once faults have stopped, all is settled within this many virtual seconds: a handshake that
+#: stands still (10), a lost race (15), a full backoff (15), and the same again.
+SETTLE_S = 80.0
+_MOST_STEPS = 300_000
+_CHECK_EVERY = 8
+_PORT = 6800
+
+
+class History:
+    """Carries out *plan*. `run` raises Violation; the story is in `books`."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.clock, self.books = Clock(), Books()
+        self.rng = Random(plan.seed ^ 0x5EED)
+        self.network = Network(self.clock, Random(plan.seed ^ 0xCAB1E), plan.weather)
+        self.setup = SETUPS[plan.setup]
+        self.deliveries = Deliveries(plan, self.books, self.setup.lossy)
+        self.books.on_delivery = self.deliveries.delivered
+        self.books.on_event = self.deliveries.happened
+        if plan.one_priority:
+            self.books.only_priority = 127
+        self.all_hosts: list[Host] = []
+        self.hosts = [self._new_host(number) for number in range(plan.hosts)]
+
+    def _new_host(self, number: int) -> Host:
+        plan = self.plan
+        listens = self.setup.peers or number == 0
+        host = Host(
+            self.network,
+            self.books,
+            f"{'svc' if listens else 'client'}.{number}",
+            f"10.0.0.{number + 1}",
+            _PORT if listens else 0,
+            plan.listens if listens else plan.dials,
+            Random(self.rng.random()),
+            nonce=self.rng.getrandbits(32),
+            timing=Timing(jitter=plan.jitter),
+            echo=plan.echo,
+            talkative=plan.talkative,
+        )
+        self.all_hosts.append(host)
+        self.network.hosts.append(host)
+        return host
+
+    def run(self) -> int:
+        """Let it happen; return the number of messages delivered. Raises Violation."""
+        for op in self.plan.ops:
+            self.clock.call_at(op.at, self._do, op)
+        self._until(self.plan.duration_s)
+        self.network.clear_up()
+        for number in range(len(self.hosts)):
+            self._send(Op(self.clock.now, "send", number))
+        self._settle()
+        if self.plan.churn:
+            self._until(self.clock.now + STANDBY_S + SETTLE_S)
+        self._until(self.clock.now + 30.0)
+        self._at_the_end()
+        return sum(len(t.delivered) for host in self.all_hosts for t in host.tracks.values())
+
+    def _until(self, at: float) -> None:
+        clock = self.clock
+        while clock.next_at() <= at:
+            clock.step()
+            if clock.steps % _CHECK_EVERY == 0:
+                self._check()
+            if clock.steps > _MOST_STEPS:
+                raise Violation("something goes round and round")
+        clock.now = at
+        self._check()
+
+    def _check(self) -> None:
+        for host in self.hosts:
+            check_host(host)
+
+    def _settle(self) -> None:
+        deadline = self.clock.now + SETTLE_S
+        while self.clock.now < deadline:
+            self._until(self.clock.now + 1.0)
+            if not unsettled(self.hosts):
+                return
+        raise Violation(f"not settled {SETTLE_S:g} s after the faults: {unsettled(self.hosts)}")
+
+    def _at_the_end(self) -> None:
+        what = unsettled(self.hosts)
+        if what:
+            raise Violation(f"settled, and then not any more: {what}")
+        self.deliveries.balance(self.all_hosts)
+        for host in self.hosts:
+            pipes = {s.pipe for s in host.endpoint.registry if s.pipe is not None}
+            if host.endpoint.registry.pipes != pipes:
+                raise Violation(f"{host.label}: pipes of nobody: {host.endpoint.registry.pipes}")
+            if host.endpoint.counters.hostile:
+                raise Violation(f"{host.label}: took its peer for hostile")
+
+    # what happens
+
+    def _do(self, op: Op) -> None:
+        getattr(self, f"_{op.kind}")(op)
+
+    def _send(self, op: Op) -> None:
+        """The host sends to a service it connects to."""
+        host, number = self.hosts[op.host], self._destination(op.host)
+        if number is None:
+            return
+        server = self.hosts[number]
+        nonce = server.endpoint.addr.nonce if self.plan.know_nonce else None
+        host.send(host.connect(Target(server.ip, _PORT, nonce)), op.amount)
+
+    def _destination(self, number: int) -> int | None:
+        if not self.setup.peers:
+            return 0 if number else None
+        return self.rng.choice([n for n in range(len(self.hosts)) if n != number])
+
+    def _push(self, op: Op) -> None:
+        """The host sends to whoever is connected to it."""
+        host = self.hosts[op.host]
+        session = self._some_session(host)
+        if session is not None:
+            host.send(session, op.amount, self.rng.choice((0, 0, 3000)))
+
+    def _some_session(self, host: Host) -> Session | None:
+        live = [s for s in host.endpoint.registry if s.state is not State.CLOSED]
+        return self.rng.choice(live) if live else None
+
+    def _cut(self, op: Op) -> None:
+        ends = [end for end in self.network.ends if end.is_open]
+        if ends:
+            self.rng.choice(ends).cut()
+
+    def _stall(self, op: Op) -> None:
+        ends = [end for end in self.network.ends if end.is_open]
+        if ends:
+            self.network.stall(self.rng.choice(ends))
+
+    def _mark_down(self, op: Op) -> None:
+        session = self._some_session(self.hosts[op.host])
+        if session is not None:
+            self.hosts[op.host].mark_down(session)
+
+    def _close(self, op: Op) -> None:
+        session = self._some_session(self.hosts[op.host])
+        if session is not None:
+            self.hosts[op.host].close(session)
+
+    def _disposable(self, op: Op) -> None:
+        host = self.hosts[op.host]
+        session = self._some_session(host)
+        if session is not None:
+            host.track(session).disposable = True
+            host.endpoint.mark_disposable(session)
+
+    def _restart(self, op: Op) -> None:
+        self.hosts[op.host].crash()
+        self.hosts[op.host] = self._new_host(op.host)
+
+
+def tell(history: History) -> str:
+    """The story of *history*, both sides in the order of time."""
+    return "\n".join([str(history.plan), *map(str, history.books.story)])
+
+
+def live(plan: Plan) -> int:
+    """Run *plan*; return the messages delivered. Raises Violation with the seed and the story."""
+    history = History(plan)
+    try:
+        return history.run()
+    except Exception as err:
+        raise Violation(f"{err}\n{tell(history)}") from err
+
+
+def opened(tracks: list[Track]) -> int:
+    """How many of *tracks* ever worked."""
+    return sum(track.opened for track in tracks)
