@@ -54,7 +54,7 @@ _MANY = kinds.Whole(low=1, high=1 << 16)
     default=0x8001,
 )
 @_number("--processes", "P", "Client processes.", kinds.Whole(low=1, high=256), default=1)
-@params.timeout(15.0)
+@params.timeout(10.0)
 @params.as_json
 def command(
     address: str,
@@ -112,12 +112,14 @@ def _bar() -> AbstractContextManager[Any]:
     """A progress bar on stderr, None where nobody is looking."""
     if not sys.stderr.isatty():
         return nullcontext()
-    return click.progressbar(length=_STEPS, label="load", file=sys.stderr)
+    return click.progressbar(length=_STEPS, label="connecting", file=sys.stderr)
 
 
 def _follow(bar: Any) -> Callable[[Progress], None]:
     def show(progress: Progress) -> None:
-        bar.label = f"{progress.answered} answered"
+        errors = f", {progress.errors} with an error" if progress.errors else ""
+        rate = progress.answered / progress.elapsed_s
+        bar.label = f"{progress.answered} answered{errors}, {rate:.0f}/s"
         bar.update(max(int(progress.fraction * _STEPS) - bar.pos, 0))
 
     return show

@@ -39,9 +39,9 @@ class LoadPlan:
     """Processes the clients are spread over."""
     peer_type: str = "svc"
     """Entity type of the server."""
-    connect_timeout_s: float = 15.0
+    connect_timeout_s: float = 10.0
     """Seconds for all clients of a process to get their session."""
-    reply_timeout_s: float = 15.0
+    reply_timeout_s: float = 10.0
     """Seconds without any reply after which what is outstanding counts as lost."""
     first_client: int = 1
     """Number of the first client (client.N); shards of one plan do not overlap."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -17,8 +18,10 @@ from typing import Any, NoReturn
 from mpmsgr.errors import ConnectError, MessengerError
 from mpmsgr.load.plan import LoadPlan
 from mpmsgr.load.report import LoadReport
+from mpmsgr.supervisor.spawn import child_environment
 
-_COMMAND = (sys.executable, "-m", "mpmsgr.load.process")
+# -P: modules in the current directory that are named like ours are not ours.
+_COMMAND = (sys.executable, "-P", "-m", "mpmsgr.load.process")
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,11 @@ class _Child:
         self.reported = False
         with _ctrl_c_blocked():
             self.process = subprocess.Popen(
-                _COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+                _COMMAND,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                env=child_environment(os.environ.copy()),
             )
         self._reader = threading.Thread(target=self._read, args=(lines,), daemon=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from mpmsgr.dispatch.connection import Connection
@@ -88,10 +89,10 @@ class LocalConnection(Connection):
             stream.put(m)
         return True
 
-    def was_reset(self, error: SessionReset, *, final: bool) -> None:
-        """Requests raise *error* at once; streams too when it is *final*."""
+    def was_reset(self, error: SessionReset, *, final: bool, kept: Collection[int] = ()) -> None:
+        """Requests raise *error* at once, but for *kept* tids; streams too when it is *final*."""
         self.last_reset = error
-        self._requests.fail(error)
+        self._requests.fail(error, kept)
         if final:
             for stream in self._streams.values():
                 stream.end(error)
@@ -220,9 +221,9 @@ class MessengerConnection(LocalConnection):
             if not future.done():
                 future.set_result(now)
 
-    def was_reset(self, error: SessionReset, *, final: bool) -> None:
+    def was_reset(self, error: SessionReset, *, final: bool, kept: Collection[int] = ()) -> None:
         """See `LocalConnection.was_reset`."""
-        super().was_reset(error, final=final)
+        super().was_reset(error, final=final, kept=kept)
         if final:
             self._connected.set()  # whoever waits finds the session closed
         else:

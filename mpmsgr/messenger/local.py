@@ -59,7 +59,7 @@ class LocalSink:
         elif kind in _RESETS:
             peer = event.session.target or event.session.peer_addr
             error = SessionReset(peer, len(event.lost), event.lost)
-            con.was_reset(error, final=kind is EventKind.RESET)
+            con.was_reset(error, final=kind is EventKind.RESET, kept=event.kept)
         self._submit(con, kind.value)
 
     async def drain(self) -> None:

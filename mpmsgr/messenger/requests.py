@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from typing import Any
 
 from mpmsgr.dispatch.payload import decode, remote_error
 from mpmsgr.errors import SessionReset
 from mpmsgr.wire.message import ERROR_REPLY, Message
-
 
 #: So many requests that were given up are remembered per connection.
 _LATE = 1024
@@ -56,11 +56,13 @@ class Requests:
                 future.set_result(m)
         return True
 
-    def fail(self, error: SessionReset) -> None:
-        """The session is gone: raise *error* in all of them."""
-        waiting, self._waiting = self._waiting, {}
-        for future in waiting.values():
-            if not future.done():
+    def fail(self, error: SessionReset, kept: Collection[int] = ()) -> None:
+        """The session is gone: raise *error* in all but *kept* ones, which are sent again."""
+        again = set(kept)
+        waiting = self._waiting
+        self._waiting = {tid: future for tid, future in waiting.items() if tid in again}
+        for tid, future in waiting.items():
+            if tid not in again and not future.done():
                 future.set_exception(error)
 
 

@@ -13,7 +13,7 @@ from typing import Generic, TypeVar
 from mpmsgr.dispatch.chain import CALLBACKS, Chain
 from mpmsgr.dispatch.codes import ErrorCode
 from mpmsgr.dispatch.connection import Connection
-from mpmsgr.dispatch.dispatcher import Dispatcher
+from mpmsgr.dispatch.dispatcher import Dispatcher, Result
 from mpmsgr.dispatch.payload import PayloadError, error_reply, wants_error
 from mpmsgr.errors import RemoteError
 from mpmsgr.wire.message import Message
@@ -168,7 +168,9 @@ class Runner(Generic[C]):
         dispatchers: Sequence[Dispatcher],
     ) -> None:
         callback, stops = CALLBACKS[event]
-        for call in (lambda: pending, *(partial(callback, d, con) for d in dispatchers)):
+        calls: list[Callable[[], Result]] = [lambda: pending]
+        calls += [partial(callback, dispatcher, con) for dispatcher in dispatchers]
+        for call in calls:
             try:
                 if await _maybe(call()) is True and stops:
                     return

@@ -70,12 +70,16 @@ class Deliver(NamedTuple):
 
 
 class Event(NamedTuple):
-    """Something happened to *session*; *lost* tids were dropped with it, *cause* in words."""
+    """Something happened to *session*; *cause* in words.
+
+    lost: tids that were dropped with it; kept: tids that will be sent again.
+    """
 
     session: Session
     kind: EventKind
     lost: tuple[int, ...] = ()
     cause: str = ""
+    kept: tuple[int, ...] = ()
 
 
 class Answered(NamedTuple):

@@ -30,6 +30,7 @@ from mpmsgr.session.decision import Facts, Row, decide
 from mpmsgr.session.pipe import Pipe
 from mpmsgr.session.policy import Policies, Policy
 from mpmsgr.session.registry import Registry
+from mpmsgr.session.seen import SeenMessages
 from mpmsgr.session.session import Pause, Session, Target
 from mpmsgr.session.states import Move, State
 from mpmsgr.session.upkeep import Upkeep
@@ -106,6 +107,7 @@ class Endpoint:
         self.registry = Registry()
         self.counters = Counters()
         self.draining = False
+        self.seen = SeenMessages()
         self._upkeep = Upkeep(self)
         self._rng = rng
         self._global_seq = 0
@@ -363,9 +365,10 @@ class Endpoint:
 
     def reset_session(self, session: Session, cause: str) -> None:
         """The peer lost the session: drop the queues, start over, tell the application."""
-        lost = session.reset(self._rng)
+        lost, kept = session.reset(self._rng)
         self.counters.resets += 1
-        self.emit(Event(session, EventKind.REMOTE_RESET, tuple(lost), cause))
+        event = Event(session, EventKind.REMOTE_RESET, tuple(lost), cause, tuple(kept))
+        self.emit(event)
 
     def detach(self, session: Session) -> None:
         """Take the socket from *session* and close it."""

@@ -16,6 +16,7 @@ from mpmsgr.wire.v1.frames import (
     encode_keepalive2_ack,
     message_writer,
 )
+from mpmsgr.wire.v1.parcel import is_resent, raw_ids
 from mpmsgr.wire.v1.parser import Frame, FrameParser
 from mpmsgr.wire.v1.tags import Tag
 
@@ -74,9 +75,10 @@ class Established:
         session = self.session
         session.last_received = now
         raws: list[Bytes] = []
+        window = session.policy.dedupe_window
         for tag, value, raw in frames:
             if tag == _MSG:
-                if self._counts(value):  # type: ignore[arg-type]
+                if self._counts(value) and not (window and self._seen(raw, window)):  # type: ignore[arg-type]
                     raws.append(raw)  # type: ignore[arg-type]
             elif tag == _ACK:
                 session.outbox.acked(value)  # type: ignore[arg-type]
@@ -103,6 +105,15 @@ class Established:
             self._gap(session.in_seq, seq)
         session.in_seq = seq
         return True
+
+    def _seen(self, raw: Bytes, window: int) -> bool:
+        """Is it a repeat from an older session? It counts as received, but is not delivered."""
+        tid = raw_ids(raw)[1]
+        if not tid or not self.endpoint.seen.note(self.session.peer_addr, tid, window):
+            return False
+        repeat = is_resent(raw)
+        self.endpoint.counters.duplicates += repeat
+        return repeat
 
     def _gap(self, before: int, seq: int) -> None:
         """Legal (spec §9.5), but worth a line. A session may begin with any number (§9.3)."""

@@ -118,6 +118,22 @@ class Outbox:
         self.discard_requeued_up_to(seq)
         self.out_seq = seq
 
+    def begin_again(self, out_seq: int) -> list[int]:
+        """Keep everything for a new session that begins after *out_seq*; return the tids.
+
+        What was written before is marked as possibly seen.
+        """
+        self.requeue_sent()
+        kept = []
+        for queue in self._queues.values():
+            for parcel in queue:
+                if parcel.seq:
+                    parcel.mark_resent()
+                    parcel.seq = 0
+                kept.append(parcel.tid)
+        self.out_seq = out_seq
+        return kept
+
     def discard(self) -> list[int]:
         """Drop everything; return the tids dropped, in the order they were to arrive."""
         dropped = [parcel.tid for parcel in self.sent]

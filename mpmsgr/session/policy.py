@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from mpmsgr.errors import ConfigError
 from mpmsgr.wire.features import CEPH_PACIFIC, SUPPORTED
 from mpmsgr.wire.name import EntityType
+
+REMOTE_RESET_WAYS = ("drop", "resend")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +22,9 @@ class Policy:
     features_*: bit masks. Seconds, 0 = never: keepalive_period_s without a byte from the peer
     until it is asked for one, keepalive_timeout_s of silence until it counts as lost,
     idle_timeout_s the same without asking, standby_timeout_s until a parked session is given up.
+    on_remote_reset: when the peer lost the session, "drop" what it did not acknowledge (Ceph's
+    way), or "resend" it in the new session, marked as possibly seen; dedupe_window: of so many
+    messages per peer we remember which they were, and drop marked repeats of them (0 = none).
     """
 
     lossy: bool = False
@@ -32,6 +38,14 @@ class Policy:
     keepalive_timeout_s: float = 0.0
     idle_timeout_s: float = 900.0
     standby_timeout_s: float = 300.0
+    on_remote_reset: str = "drop"
+    dedupe_window: int = 0
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for a word that is not allowed."""
+        if self.on_remote_reset not in REMOTE_RESET_WAYS:
+            allowed = " or ".join(REMOTE_RESET_WAYS)
+            raise ConfigError("on_remote_reset", self.on_remote_reset, f"must be {allowed}")
 
 
 DEFAULT = Policy()

@@ -140,17 +140,23 @@ class Session:
         """Change the state. A move that `TRANSITIONS` does not have is a bug: KeyError."""
         self.state = TRANSITIONS[self.state, move]
 
-    def reset(self, rng: Random) -> list[int]:
-        """The peer lost the session: start over in the same object; return the tids dropped.
+    def reset(self, rng: Random) -> tuple[list[int], list[int]]:
+        """The peer lost the session: start over in the same object.
 
+        Returns the tids dropped, and those kept to be sent again (policy `on_remote_reset`).
         was_session_reset of the spec (§8), with in_seq_acked set to 0 as well.
         """
-        dropped = self.outbox.discard()
-        self.outbox = Outbox()
-        self.outbox.out_seq = rng.getrandbits(31) if self.features & MSG_AUTH else 0
+        out_seq = rng.getrandbits(31) if self.features & MSG_AUTH else 0
+        dropped: list[int] = []
+        kept: list[int] = []
+        if self.policy.on_remote_reset == "resend":
+            kept = self.outbox.begin_again(out_seq)
+        else:
+            dropped = self.outbox.discard()
+            self.outbox.out_seq = out_seq
         self.in_seq = self.in_seq_acked = 0
         self.connect_seq = 0
-        return dropped
+        return dropped, kept
 
     def __repr__(self) -> str:
         return (

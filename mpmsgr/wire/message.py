@@ -24,7 +24,8 @@ class Message:
     version u16 of the payload's encoding and compat_version, the oldest that can read it
     (0 = same as version); data_off u16, an alignment hint that is kept and passed on.
     A received message also has: seq (u64, of its session and direction), src (the sender's
-    `EntityName`), nonce (of the sender's address) and obj, the decoded payload where its type
+    `EntityName`), nonce (of the sender's address), resent (it may have been seen in an older
+    session: policy `on_remote_reset`) and obj, the decoded payload where its type
     is a registered class or a plain value.
     """
 
@@ -37,6 +38,7 @@ class Message:
         "nonce",
         "obj",
         "priority",
+        "resent",
         "seq",
         "src",
         "tid",
@@ -73,6 +75,7 @@ class Message:
         self.src = src
         self.nonce = nonce
         self.obj: Any = None
+        self.resent = False
 
     @property
     def message_id(self) -> tuple[str, int, int]:

@@ -108,10 +108,16 @@ def client(**options: Any) -> Messenger:
     return Messenger("client.?", **{"drain_s": 0.5, "timing": QUICK, **options})
 
 
-async def connected(messenger: Messenger, addr: str, **options: Any) -> MessengerConnection:
-    """An open connection."""
+def peer(messenger: Messenger, addr: str, **options: Any) -> MessengerConnection:
+    """A connection that opens in the background."""
     con = messenger.get_connection(addr, **options)
     assert isinstance(con, MessengerConnection)
+    return con
+
+
+async def connected(messenger: Messenger, addr: str, **options: Any) -> MessengerConnection:
+    """An open connection."""
+    con = peer(messenger, addr, **options)
     await con.wait_connected(5.0)
     return con
 

@@ -1,9 +1,8 @@
-"""Requests over real sockets: replies, time-outs, error replies, and sessions that die meanwhile."""
+"""Requests over real sockets: replies, time-outs, error replies, sessions that die meanwhile."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,13 +28,13 @@ from tests.support import eventually_async
 from tests.unit.messenger_peers import (
     ECHO,
     FAIL,
-    PUSH,
     SILENT,
     Recorder,
     both_loops,
     client,
     connected,
     pair,
+    peer,
     pending,
     place,
     server_side,
@@ -193,7 +192,7 @@ async def test_no_reply_in_time() -> None:
 @both_loops
 async def test_no_reply_since_nobody_is_there() -> None:
     async with client() as messenger:
-        con = messenger.get_connection(CLOSED_PORT)
+        con = peer(messenger, CLOSED_PORT)
         with pytest.raises(RequestTimeout) as raised:
             await con.request(Message(ECHO), timeout=0.1)
         assert raised.value.state == (
@@ -232,7 +231,7 @@ async def test_a_cancelled_request_is_forgotten() -> None:
 @both_loops
 async def test_nobody_there() -> None:
     async with client() as messenger:
-        con = messenger.get_connection(CLOSED_PORT)
+        con = peer(messenger, CLOSED_PORT)
         with pytest.raises(ConnectError) as raised:
             await con.wait_connected(0.1)
         error = raised.value
@@ -257,7 +256,7 @@ async def test_connect_takes_the_error_along() -> None:
 @both_loops
 async def test_names_that_are_no_host(host: str) -> None:
     async with client() as messenger:
-        con = messenger.get_connection(f"{host}:6800")
+        con = peer(messenger, f"{host}:6800")
         await eventually_async(lambda: con.session.cause, 10)
         assert con.session.cause.startswith(f"cannot connect to {host}:6800: ")
         con.mark_down()
@@ -276,7 +275,7 @@ async def test_refused_is_told_to_dispatchers() -> None:
     seen = Recorder()
     async with client() as messenger:
         messenger.add_dispatcher_tail(seen)
-        con = messenger.get_connection(CLOSED_PORT)
+        con = peer(messenger, CLOSED_PORT)
         await eventually_async(lambda: seen.events.count("refused") >= 3)
         con.mark_down()
 
@@ -318,9 +317,7 @@ async def test_we_end_the_session() -> None:
 @both_loops
 async def test_we_shut_down() -> None:
     async with pair() as (_, con):
-        asyncio.get_running_loop().call_later(
-            0.02, asyncio.ensure_future, con.messenger.shutdown()
-        )
+        asyncio.get_running_loop().call_later(0.02, asyncio.ensure_future, con.messenger.shutdown())
         await dies(con, final=True)
 
 
@@ -404,8 +401,3 @@ async def test_messages_that_cannot_be_sent() -> None:
             con.messages(str)
         assert pending(con) == 0
         await con.request(Message(ECHO), timeout=5)
-
-
-@pytest.fixture
-def _quiet() -> Iterator[None]:
-    yield

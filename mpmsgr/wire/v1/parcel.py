@@ -31,6 +31,11 @@ FLAG_COMPLETE, FLAG_NOCRC, FLAG_SIGNED = 1, 2, 4
 #: Payloads up to this many bytes travel as one joined part: a join is cheaper than three buffers.
 _JOIN_BELOW = 16384
 
+#: Between our own endpoints: the reserved field of a message that is repeated in a new session.
+RESENT = 1
+_RESENT = RESENT.to_bytes(2, "little")
+_RESERVED_AT = 47
+
 _new_message = Message.__new__
 _new_name = tuple.__new__
 _TID_TYPE_PRIO = struct.Struct("<QHH")
@@ -62,6 +67,10 @@ class Parcel:
         if isinstance(body, bytes):
             return cls(head, (body,), priority, len(body))
         return cls(head, tuple(body), priority, sum(map(len, body)))
+
+    def mark_resent(self) -> None:
+        """Say in the header's reserved field that the peer may have seen it in an older session."""
+        self.head = self.head[:-2] + _RESENT
 
     @property
     def tid(self) -> int:
@@ -168,7 +177,7 @@ def decode_raw(raw: Bytes, nonce: int = 0) -> Message:
         src_type,
         src_num,
         compat,
-        _reserved,
+        reserved,
         _crc,
     ) = HEADER.unpack_from(raw)
     middle_at = HEADER_SIZE + front_len
@@ -191,6 +200,7 @@ def decode_raw(raw: Bytes, nonce: int = 0) -> Message:
     m.src = _new_name(EntityName, (src_type, src_num))
     m.nonce = nonce
     m.obj = None
+    m.resent = reserved == RESENT
     return m
 
 
@@ -198,3 +208,8 @@ def raw_ids(raw: Bytes) -> tuple[int, int, int, int]:
     """seq, tid, type and priority of a raw message, without decoding the rest."""
     seq, tid, type_, priority = _SEQ_AND_TID.unpack_from(raw)
     return seq, tid, type_, priority
+
+
+def is_resent(raw: Bytes) -> bool:
+    """Is this raw message marked as possibly seen?"""
+    return bytes(raw[_RESERVED_AT : _RESERVED_AT + 2]) == _RESENT
