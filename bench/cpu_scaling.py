@@ -24,7 +24,7 @@ CLIENTS, IN_FLIGHT = 16, 2
 @click.option("--rounds", default=5, show_default=True, type=click.IntRange(1))
 @click.option("--seconds", default=2.0, show_default=True, help="Length of each measurement.")
 @click.option("--size", default=4096, show_default=True, help="Bytes of one request.")
-@click.option("--repeat", default=50, show_default=True, help="Digests per request.")
+@click.option("--repeat", default=100, show_default=True, help="Digests per request.")
 @click.option("--min-ratio", default=0.85, show_default=True)
 def main(rounds: int, seconds: float, size: int, repeat: int, min_ratio: float) -> None:
     """Measure and print."""

@@ -28,7 +28,7 @@ class Server:
     *toml* is the text of its configuration file. A context manager: leaving stops it.
     """
 
-    def __init__(self, module: str, *, workers: int, toml: str = "") -> None:
+    def __init__(self, *modules: str, workers: int, toml: str = "") -> None:
         self._directory = tempfile.TemporaryDirectory(prefix="mpmsgr-")
         settings = Path(self._directory.name, "mpmsgr.toml")
         settings.write_text(toml)
@@ -36,7 +36,7 @@ class Server:
             [
                 *(sys.executable, "-m", "mpmsgr", "serve", "-c", str(settings)),
                 *("--bind", "127.0.0.1:0", "--workers", str(workers)),
-                *("--app-dir", str(REPOSITORY), "--log-level", "warning", module),
+                *("--app-dir", str(REPOSITORY), "--log-level", "warning", *modules),
             ],
             stderr=subprocess.PIPE,
             text=True,

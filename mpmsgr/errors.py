@@ -7,6 +7,7 @@
     ├── RequestTimeout       no reply in time
     ├── RemoteError          the peer answered with an error reply (message type 0x8000)
     ├── SessionReset         the session is gone, and with it what was not delivered
+    ├── OutboxFull           a peer that does not keep up: no more may be queued for it
     ├── PluginError          a dispatcher module cannot be loaded or declares nonsense
     ├── WorkerError          a worker process failed
     └── ConfigError          a setting has a value that is not allowed
@@ -91,6 +92,14 @@ class SessionReset(MessengerError):
     def __init__(self, address: object, lost: int = 0, tids: Sequence[int] = ()) -> None:
         self.address, self.lost, self.tids = address, lost, tuple(tids)
         super().__init__(f"session with {address} was reset, {lost} messages dropped")
+
+
+class OutboxFull(MessengerError):
+    """*nbytes* wait for the peer at *address* already; policy `outbox_bytes` allows *limit*."""
+
+    def __init__(self, address: object, nbytes: int, limit: int) -> None:
+        self.address, self.nbytes, self.limit = address, nbytes, limit
+        super().__init__(f"{nbytes} bytes wait for {address}, at most {limit} may")
 
 
 class PluginError(MessengerError):

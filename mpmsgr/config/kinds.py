@@ -10,12 +10,14 @@ from __future__ import annotations
 import ipaddress
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mpmsgr.errors import ConfigError
 from mpmsgr.session.inject import Injection
+from mpmsgr.session.policy import PRESETS, Policy
 from mpmsgr.wire.address import split_address
 from mpmsgr.wire.name import TYPE_LABELS, EntityName
 
@@ -259,20 +261,53 @@ class Tables(Kind):
 
 
 @dataclass(frozen=True)
-class Presets(Tables):
-    """Policies by peer type: ``[policy.client]`` with the key ``preset``."""
-
-    words: tuple[str, ...] = ()
+class PolicyTables(Tables):
+    """Policies by peer type: ``[policy.client]`` with ``preset`` and fields of `Policy`."""
 
     def read(self, raw: Any) -> dict[str, dict[str, Any]]:
-        """The tables, each with a known peer type and a known preset."""
+        """The tables, each with a known peer type, a known preset and sound values."""
         tables = super().read(raw)
         for peer, table in tables.items():
             if peer not in (*TYPE_LABELS, "default"):
                 raise ValueError(f"{peer!r} must be {one_of((*TYPE_LABELS, 'default'))}")
-            if set(table) != {"preset"} or table["preset"] not in self.words:
-                raise ValueError(f"[policy.{peer}] must hold preset = {one_of(self.words)}")
+            try:
+                policy_of(table, Policy())
+            except (ConfigError, TypeError) as exc:
+                raise ValueError(f"[policy.{peer}]: {exc}") from None
         return tables
+
+
+#: Fields of `Policy` that a table may set beside its preset.
+POLICY_FIELDS = (
+    "keepalive_period_s",
+    "keepalive_timeout_s",
+    "idle_timeout_s",
+    "standby_timeout_s",
+    "on_remote_reset",
+    "dedupe_window",
+    "outbox_bytes",
+    "outbox_full",
+)
+_PRESET_FIELDS = ("lossy", "server", "standby", "resetcheck", "register_lossy_clients")
+
+
+def policy_of(table: Mapping[str, Any], base: Policy) -> Policy:
+    """*base* with what *table* says. Raises ConfigError naming the key and what is allowed."""
+    changes: dict[str, Any] = {}
+    for key, value in table.items():
+        if key == "preset":
+            if value not in PRESETS:
+                raise ConfigError(key, value, f"must be {one_of(tuple(PRESETS))}")
+            changes |= {name: getattr(PRESETS[value], name) for name in _PRESET_FIELDS}
+        elif key not in POLICY_FIELDS:
+            raise ConfigError(key, value, f"must be {one_of(('preset', *POLICY_FIELDS))}")
+        elif isinstance(getattr(base, key), str):
+            changes[key] = value
+        elif isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
+            raise ConfigError(key, value, "must be a number, not negative")
+        else:
+            changes[key] = type(getattr(base, key))(value)
+    return replace(base, **changes)
 
 
 @dataclass(frozen=True)

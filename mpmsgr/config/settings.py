@@ -168,10 +168,13 @@ class Settings:
     )
     policy: dict[str, dict[str, Any]] = _option(
         {},
-        kinds.Presets(
-            note="tables such as [policy.client] with the key preset", words=tuple(PRESETS)
+        kinds.PolicyTables(
+            note="tables such as [policy.client] with preset = "
+            + kinds.one_of(tuple(PRESETS))
+            + ", and of "
+            + ", ".join(kinds.POLICY_FIELDS)
         ),
-        f"Per peer type (or default), its session policy: preset = {kinds.one_of(tuple(PRESETS))}.",
+        "Per peer type (or default), its session policy: see mpmsgr.session.policy.Policy.",
         by_name="stateful_server for svc, Ceph's for Ceph's names",
     )
     inject: dict[str, Any] = _option(

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from mpmsgr.config.kinds import policy_of
 from mpmsgr.config.settings import Settings
 from mpmsgr.session.endpoint import Timing
-from mpmsgr.session.policy import PRESETS, Policies, default_policies
+from mpmsgr.session.policy import Policies, default_policies
 from mpmsgr.wire.limits import Limits
 from mpmsgr.wire.name import EntityName, EntityType, parse_type
-
-_OWN_FIELDS = ("lossy", "server", "standby", "resetcheck", "register_lossy_clients")
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,6 @@ def resolve_ways(settings: Settings, random_nonce: int) -> Ways:
 
 def _policies(settings: Settings, own_type: int) -> Policies:
     policies = default_policies(own_type)
-    for peer, table in settings.policy.items():
-        policies = _with_preset(policies, peer, table["preset"])
     said = {
         "features_supported": settings.features,
         "features_required": settings.required_features,
@@ -63,14 +61,16 @@ def _policies(settings: Settings, own_type: int) -> Policies:
         "idle_timeout_s": settings.idle_timeout_s,
         "standby_timeout_s": settings.standby_timeout_s,
     }
-    return policies.having(**{key: value for key, value in said.items() if value is not None})
+    policies = policies.having(**{key: value for key, value in said.items() if value is not None})
+    for peer, table in settings.policy.items():
+        policies = _with_table(policies, peer, table)
+    return policies
 
 
-def _with_preset(policies: Policies, peer: str, preset: str) -> Policies:
-    """*policies* with the preset's way for *peer* (a type label or "default"), features kept."""
-    chosen: dict[str, Any] = {f: getattr(PRESETS[preset], f) for f in _OWN_FIELDS}
+def _with_table(policies: Policies, peer: str, table: Mapping[str, Any]) -> Policies:
+    """*policies* with what *table* says of *peer* (a type label or "default")."""
     if peer == "default":
-        return replace(policies, default=replace(policies.default, **chosen))
+        return replace(policies, default=policy_of(table, policies.default))
     number = parse_type(peer)
-    changed = replace(policies.of(number), **chosen)
+    changed = policy_of(table, policies.of(number))
     return replace(policies, by_type={**policies.by_type, number: changed})

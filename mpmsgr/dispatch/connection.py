@@ -34,7 +34,13 @@ class Connection(ABC):
         """Queue a Message, or an instance of a @message class with bulk *data*.
 
         Never blocks. True: queued, which is not delivered. False: dropped, the session is over.
+        Raises OutboxFull where the peer does not keep up and the policy (`outbox_full`) is not
+        to drop; replies always pass. ValueError: it is too long for any peer.
         """
+
+    @abstractmethod
+    async def send(self, m: Any, data: Bytes = b"") -> bool:
+        """The same, but waits for room where the policy is "block"."""
 
     @abstractmethod
     def mark_down(self) -> None:

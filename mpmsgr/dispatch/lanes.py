@@ -6,7 +6,7 @@ may move when it is empty and another worker has much less to do, or when its wo
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
@@ -30,13 +30,15 @@ class Worker:
 class Lane(Generic[T]):
     """Messages of one session.
 
-    inflight: handed to `worker`, not completed, in order; waiting: not handed out yet.
+    inflight: handed to `worker`, not completed, in order; waiting: not handed out yet; held:
+    nothing is to be handed out now.
     """
 
-    __slots__ = ("inflight", "waiting", "worker")
+    __slots__ = ("held", "inflight", "waiting", "worker")
 
     def __init__(self) -> None:
         self.worker: Worker | None = None
+        self.held = False
         # Lists: an empty one takes 56 bytes, an empty deque 760, and most lanes are idle.
         self.inflight: list[T] = []
         self.waiting: list[T] = []
@@ -69,6 +71,8 @@ class Lanes(Generic[T]):
 
     def place(self, lane: Lane[T]) -> Worker | None:
         """The worker that takes the lane's next message now, or None: it has to wait."""
+        if lane.held:
+            return None
         worker = lane.worker
         if worker is not None and (lane.inflight or not self._overloaded(worker)):
             return worker if worker.held < worker.credit else None
@@ -104,7 +108,7 @@ class Lanes(Generic[T]):
         del lane.inflight[:count]
         return done
 
-    def wait(self, lane: Lane[T], items: list[T]) -> None:
+    def wait(self, lane: Lane[T], items: Sequence[T]) -> None:
         """Keep *items* until a worker can take them."""
         lane.waiting.extend(items)
         self._waiting[lane] = None
@@ -121,6 +125,12 @@ class Lanes(Generic[T]):
             if not lane.waiting:
                 del self._waiting[lane]
             yield lane, items
+
+    def take_waiting(self, lane: Lane[T]) -> list[T]:
+        """What waits in *lane*, which then has nothing to wait for."""
+        self._waiting.pop(lane, None)
+        waiting, lane.waiting = lane.waiting, []
+        return waiting
 
     def remove(self, lane: Lane[T]) -> None:
         """The session is over and nothing of it is in flight."""

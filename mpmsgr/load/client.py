@@ -135,6 +135,9 @@ class LoadClient:
             self._check.close()
             self.stop_sending()
 
+    def full(self, session: Session, full: bool) -> None:
+        """See `Sink`; replies are not requests, and nothing waits for room."""
+
     async def drain(self) -> None:
         """Nothing waits here."""
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from mpmsgr.dispatch.connection import Connection
 from mpmsgr.dispatch.payload import PayloadError, decode, to_message, type_of
-from mpmsgr.errors import ConnectError, RequestTimeout, SessionReset
+from mpmsgr.errors import ConnectError, OutboxFull, RequestTimeout, SessionReset
 from mpmsgr.messenger.requests import Requests, value_of
-from mpmsgr.messenger.runner import Lane
+from mpmsgr.messenger.runner import Item, Lane
 from mpmsgr.messenger.stream import MessageStream
 from mpmsgr.session.policy import Policy
 from mpmsgr.session.session import HandshakeFacts, Session
@@ -35,6 +35,8 @@ class LocalConnection(Connection):
         self.priv: Any = None
         self.last_reset: SessionReset | None = None
         self.lane = Lane()
+        self.held: list[Item] | None = None  # while the outbox is full
+        self._room: list[asyncio.Future[None]] = []
         self._requests = Requests()
         self._streams: dict[int, MessageStream] = {}
 
@@ -53,9 +55,11 @@ class LocalConnection(Connection):
         request.tid = request.tid or self.messenger.tids.next()
         future = self._requests.expect(request.tid)
         try:
-            if not self.send_message(request):
-                raise self._lost()
             async with asyncio.timeout(timeout):
+                while self._is_full():
+                    await self._wait_room()
+                if not self.send_message(request):
+                    raise self._lost()
                 reply = await future
         except TimeoutError:
             where, state = self._whereabouts()
@@ -63,6 +67,31 @@ class LocalConnection(Connection):
         finally:
             self._requests.forget(request.tid)
         return reply if isinstance(m, Message) else value_of(reply)
+
+    async def send(self, m: Any, data: Bytes = b"") -> bool:
+        """See `Connection.send`."""
+        while True:
+            try:
+                return self.send_message(m, data)
+            except OutboxFull:
+                if not self._blocks():
+                    raise
+            await self._wait_room()
+
+    def _blocks(self) -> bool:
+        return False
+
+    async def _wait_room(self) -> None:
+        room: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._room.append(room)
+        await room
+
+    def has_room(self) -> None:
+        """The outbox is not full any more, or the session is over: wake who waits to send."""
+        waiting, self._room = self._room, []
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
 
     def messages(self, type_: int | type) -> MessageStream:
         """Pushed messages of *type_*, from now on; they are not offered to dispatchers."""
@@ -93,6 +122,7 @@ class LocalConnection(Connection):
         """Requests raise *error* at once, but for *kept* tids; streams too when it is *final*."""
         self.last_reset = error
         self._requests.fail(error, kept)
+        self.has_room()
         if final:
             for stream in self._streams.values():
                 stream.end(error)
@@ -102,6 +132,9 @@ class LocalConnection(Connection):
 
     def _is_over(self) -> bool:
         return self.messenger.closed
+
+    def _is_full(self) -> bool:
+        return False
 
     def _whereabouts(self) -> tuple[object, str]:
         return self.peer_addr, "open"
@@ -235,6 +268,12 @@ class MessengerConnection(LocalConnection):
 
     def _is_over(self) -> bool:
         return self.session.state is State.CLOSED
+
+    def _is_full(self) -> bool:
+        return self.session.full
+
+    def _blocks(self) -> bool:
+        return self.session.policy.outbox_full == "block"
 
     def _whereabouts(self) -> tuple[object, str]:
         session = self.session

@@ -20,6 +20,7 @@ from mpmsgr.session.actions import (
     Fault,
     Flush,
     FlushSoon,
+    Full,
     Report,
     Wake,
     Write,
@@ -79,6 +80,7 @@ class Driver:
             Deliver: self._deliver,
             Event: self._event,
             Answered: self._answered,
+            Full: self._full,
             Report: self._report,
             Fault: self._fault,
         }
@@ -209,6 +211,9 @@ class Driver:
 
     def _answered(self, action: Answered) -> None:
         self.on_answer(action.session)
+
+    def _full(self, action: Full) -> None:
+        self.sink.full(action.session, action.full)
 
     def _report(self, action: Report) -> None:
         held = self._rate.allows(action.kind, self.now())

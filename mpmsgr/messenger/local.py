@@ -21,12 +21,17 @@ _RESETS = (EventKind.RESET, EventKind.REMOTE_RESET)
 class LocalSink:
     """Decodes messages, hands replies to those who wait, everything else to the dispatchers.
 
-    connection_of(session): its connection, made when it is first asked for.
+    connection_of(session): its connection, made when it is first asked for; overrun(session): it
+    is full, and more of its requests wait than we want to keep.
     """
 
     def __init__(
-        self, chain: Chain, connection_of: Callable[[Session], MessengerConnection]
+        self,
+        chain: Chain,
+        connection_of: Callable[[Session], MessengerConnection],
+        overrun: Callable[[Session], None],
     ) -> None:
+        self._overrun = overrun
         self.runner = Runner[LocalConnection](chain, self._completed)
         self._connection_of = connection_of
         self._running = 0
@@ -39,6 +44,8 @@ class LocalSink:
         nonce = session.peer_addr.nonce
         for raw in raws:
             self.dispatch(con, decode_raw(raw, nonce))
+        if con.held and _size(con.held) > session.policy.outbox_bytes:
+            self._overrun(session)
 
     def dispatch(self, con: LocalConnection, m: Message) -> None:
         """One message, decoded."""
@@ -48,7 +55,10 @@ class LocalSink:
     def _submit(self, con: LocalConnection, item: Item) -> None:
         self._running += 1
         self._idle.clear()
-        self.runner.submit(con.lane, con, item)
+        if con.held is None:
+            self.runner.submit(con.lane, con, item)
+        else:
+            con.held.append(item)
 
     def event(self, event: Event) -> None:
         """See `Sink`."""
@@ -60,7 +70,29 @@ class LocalSink:
             peer = event.session.target or event.session.peer_addr
             error = SessionReset(peer, len(event.lost), event.lost)
             con.was_reset(error, final=kind is EventKind.RESET, kept=event.kept)
+        if kind is EventKind.REMOTE_RESET or (kind is EventKind.RESET and event.session.lossy):
+            self._discard(con)
         self._submit(con, kind.value)
+
+    def _discard(self, con: MessengerConnection) -> None:
+        """Forget messages of an ended session that no handler has; events stay (spec §8, §10)."""
+        for queue in (con.lane.waiting, con.held or []):
+            events = [item for item in queue if not isinstance(item, Message)]
+            for _ in range(len(queue) - len(events)):
+                self._completed(con)
+            queue.clear()
+            queue.extend(events)
+
+    def full(self, session: Session, full: bool) -> None:
+        """See `Sink`."""
+        con = self._connection_of(session)
+        if full:
+            con.held = con.held or []
+            return
+        held, con.held = con.held or [], None
+        for item in held:
+            self.runner.submit(con.lane, con, item)
+        con.has_room()
 
     async def drain(self) -> None:
         """See `Sink`."""
@@ -70,3 +102,7 @@ class LocalSink:
         self._running -= 1
         if not self._running:
             self._idle.set()
+
+
+def _size(items: list[Item]) -> int:
+    return sum(item.size for item in items if isinstance(item, Message))

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from mpmsgr.dispatch.chain import Chain
 from mpmsgr.dispatch.dispatcher import Dispatcher
-from mpmsgr.errors import ConfigError, MessengerError, SessionReset
+from mpmsgr.errors import ConfigError, MessengerError, OutboxFull, SessionReset
 from mpmsgr.messenger.accepter import Accepter, bind_sockets, raise_fd_limit
 from mpmsgr.messenger.connection import LoopbackConnection, MessengerConnection
 from mpmsgr.messenger.driver import Driver
@@ -107,7 +107,7 @@ class Messenger:
         if self._driver is not None:
             return
         raise_fd_limit()
-        self._local = LocalSink(self.chain, self.connection_of)
+        self._local = LocalSink(self.chain, self.connection_of, self._overrun)
         sink = self._given_sink or self._local
         if self._injection is None:
             self._driver = Driver(self.endpoint, sink, self._advertise)
@@ -291,11 +291,20 @@ class Messenger:
         if self.closed:
             return False
         self.endpoint.limits.check(len(m.front), len(m.middle), len(m.data))
-        m.tid = m.tid or self.tids.next()
         driver = self._running()
-        queued = self.endpoint.send(session, [encode_parcel(m, self.name)], driver.now())
+        push = not m.tid
+        m.tid = m.tid or self.tids.next()
+        parcel = encode_parcel(m, self.name)
+        parcel.push = push
+        if push and not self.endpoint.admit(session, parcel.size):
+            m.tid = 0
+            raise OutboxFull(session.peer_addr, session.outbox.nbytes, session.policy.outbox_bytes)
+        queued = self.endpoint.send(session, [parcel], driver.now())
         driver.run()
         return queued
+
+    def _overrun(self, session: Session) -> None:
+        self.endpoint.overrun(session, self.now())
 
     def send_keepalive(self, session: Session) -> None:
         """Ask for a sign of life."""

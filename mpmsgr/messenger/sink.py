@@ -18,5 +18,8 @@ class Sink(Protocol):
     def event(self, event: Event) -> None:
         """A session's event, in order with its messages."""
 
+    def full(self, session: Session, full: bool) -> None:
+        """The outbox of *session* is full: its new requests wait, until it has room again."""
+
     async def drain(self) -> None:
         """Return when everything delivered has been handled."""

@@ -10,8 +10,9 @@ I/O process -> worker
 worker -> I/O process
     [incarnation, generation, kind, payload]
     READY   payload = nil                 the worker takes batches
-    BATCH   payload = [record, ...]       record = [connection id, items completed, out]
+    BATCH   payload = [record, ...]       record = [connection id, items completed, out, pushes]
         out     head, body, head, body ... of parcels; a body is bytes or an array of them
+        pushes  which of them (0, 1 ...) nobody waits for; left out when there is none
     DOWN    payload = [connection id, ...]  mark_down
     BYE     payload = nil                 nothing more will come
 
@@ -29,7 +30,7 @@ from mpmsgr.wire.crc import Bytes
 
 READY, BATCH, DOWN, BYE = range(4)
 
-OutRecord = tuple[int, int, list[Any]]
+OutRecord = tuple[int, int, list[Any]] | tuple[int, int, list[Any], list[int]]
 
 
 class EventItem(NamedTuple):
@@ -40,13 +41,19 @@ class EventItem(NamedTuple):
 
 
 class Intro(NamedTuple):
-    """Facts of a connection. Addresses in text form."""
+    """Facts of a connection. Addresses in text form.
+
+    outbox_full, outbox_bytes: of its policy; full_with: bytes in its outbox while it is full, or 0.
+    """
 
     peer_type: int
     peer_addr: str
     my_addr: str
     features: int
     lossy: bool
+    outbox_full: str
+    outbox_bytes: int
+    full_with: int
 
 
 InItem = Bytes | EventItem

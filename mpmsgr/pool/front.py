@@ -81,9 +81,28 @@ class PoolFront:
         """See `Sink`."""
         lane = session.connection or self._new_lane(session)
         self._add(lane, raws)  # type: ignore[arg-type]
-        if self._bytes > self._limit:
+        if session.full:
+            self._check_held(lane)
+        elif self._bytes > self._limit:
             self._paused.add(session)
             self._driver.pause_reading(session, Pause.DISPATCH)
+
+    def _check_held(self, lane: SessionLane) -> None:
+        """A full session is read on, since the acks that empty it are behind its requests."""
+        session = lane.session
+        if sum(map(len, lane.waiting)) > session.policy.outbox_bytes:
+            self._driver.endpoint.overrun(session, self._driver.now())
+
+    def full(self, session: Session, full: bool) -> None:
+        """See `Sink`."""
+        lane: SessionLane | None = session.connection
+        if lane is None:
+            return
+        lane.held = full
+        if lane.known_to is not None:
+            self._batch(lane.known_to).append((session.id, self._intro(session), []))
+        if not full:
+            self._pump()
 
     def event(self, event: Event) -> None:
         """See `Sink`."""
@@ -94,7 +113,17 @@ class PoolFront:
         if event.kind is EventKind.RESET:
             lane.over = True
             self._paused.discard(session)
+        if event.kind is EventKind.REMOTE_RESET or (lane.over and session.lossy):
+            self._discard(lane)  # discard_queue of the spec (§8, §10)
         self._add(lane, [EventItem(event.kind.value, event.lost)])
+
+    def _discard(self, lane: SessionLane) -> None:
+        """Forget messages of an ended session that no worker has; events stay."""
+        waiting = self._lanes.take_waiting(lane)
+        events = [item for item in waiting if isinstance(item, EventItem)]
+        self._forget([item for item in waiting if not isinstance(item, EventItem)])
+        if events:
+            self._lanes.wait(lane, events)
 
     async def drain(self) -> None:
         """See `Sink`."""
@@ -141,9 +170,21 @@ class PoolFront:
         session = lane.session
         if before is not None and self._lanes.workers.get(before.slot) is before:
             self._batch(before).append((session.id, None, None))
+        return self._intro(session)
+
+    @staticmethod
+    def _intro(session: Session) -> Intro:
         own = session.handshake.own if session.handshake else ""
+        policy = session.policy
         return Intro(
-            session.peer_type, str(session.peer_addr), str(own), session.features, session.lossy
+            session.peer_type,
+            str(session.peer_addr),
+            str(own),
+            session.features,
+            session.lossy,
+            policy.outbox_full,
+            policy.outbox_bytes,
+            session.outbox.nbytes if session.full else 0,
         )
 
     def _flush(self) -> None:
@@ -179,7 +220,7 @@ class PoolFront:
     def _completed(self, records: list[OutRecord]) -> None:
         endpoint, now = self._driver.endpoint, self._driver.now()
         revive = Parcel.revive
-        for con_id, count, out in records:
+        for con_id, count, out, *pushes in records:
             lane = self._by_id.get(con_id)
             if lane is None:
                 self.pushes_dropped += len(out) // 2
@@ -191,10 +232,22 @@ class PoolFront:
                     self._remove(lane)
             if out:
                 parcels = [revive(out[i], out[i + 1]) for i in range(0, len(out), 2)]
+                if pushes:
+                    parcels = self._admit(lane.session, parcels, set(pushes[0]))
                 if not endpoint.send(lane.session, parcels, now):
                     self.pushes_dropped += len(parcels)
         self._driver.run()
         self._pump()
+
+    def _admit(self, session: Session, parcels: list[Parcel], pushes: set[int]) -> list[Parcel]:
+        """*parcels* without the pushes (given by index) that find the outbox full."""
+        endpoint, admitted = self._driver.endpoint, []
+        for i, parcel in enumerate(parcels):
+            parcel.push = i in pushes
+            if not parcel.push or endpoint.admit(session, parcel.size):
+                admitted.append(parcel)
+        endpoint.push_dropped(session, len(parcels) - len(admitted))
+        return admitted
 
     def _mark_down(self, ids: list[int]) -> None:
         for con_id in ids:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from mpmsgr.dispatch.connection import Connection
 from mpmsgr.dispatch.payload import to_message
-from mpmsgr.errors import SessionReset
+from mpmsgr.errors import OutboxFull, SessionReset
 from mpmsgr.messenger.runner import Lane
 from mpmsgr.pool.envelope import Intro, OutRecord
 from mpmsgr.wire.address import EntityAddr
@@ -38,6 +39,9 @@ class RemoteConnection(Connection):
         self.completed = 0
         self.dirty = False
         self._out: list[Any] = []
+        self._pushes: list[int] = []
+        self._outbox_full, self._outbox_bytes, self._full_with = "block", 0, 0
+        self._room: list[asyncio.Future[None]] = []
         self._runtime = runtime
 
     def introduce(self, intro: Intro) -> None:
@@ -46,6 +50,21 @@ class RemoteConnection(Connection):
         self.peer_addr = EntityAddr.parse(intro.peer_addr)
         self.my_addr = EntityAddr.parse(intro.my_addr or "-")
         self.features, self.lossy = intro.features, intro.lossy
+        self._outbox_full, self._outbox_bytes = intro.outbox_full, intro.outbox_bytes
+        self._full_with = intro.full_with
+        if not self._full_with:
+            self._wake_senders()
+
+    def leave(self) -> None:
+        """The session is over, or another worker has it."""
+        self.gone = True
+        self._wake_senders()
+
+    def _wake_senders(self) -> None:
+        waiting, self._room = self._room, []
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
 
     def send_message(self, m: Any, data: Bytes = b"") -> bool:
         """See `Connection.send_message`."""
@@ -54,12 +73,23 @@ class RemoteConnection(Connection):
         if type(m) is not Message:
             m = to_message(m, data)
         if not m.tid:
+            if self._full_with and self._outbox_full != "drop_oldest":
+                raise OutboxFull(self.peer_addr, self._full_with, self._outbox_bytes)
             m.tid = self._runtime.tids.next()
+            self._pushes.append(len(self._out) // 2)
         head, body = encode_parts(m, self._runtime.name, limits=self._runtime.limits)
         self._out += (head, body[0] if len(body) == 1 else body)
         if not self.dirty:
             self._runtime.has_output(self)
         return True
+
+    async def send(self, m: Any, data: Bytes = b"") -> bool:
+        """See `Connection.send`."""
+        while self._full_with and self._outbox_full == "block" and not self.gone:
+            room: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._room.append(room)
+            await room
+        return self.send_message(m, data)
 
     def mark_down(self) -> None:
         """End the session; what was sent before still leaves."""
@@ -77,6 +107,9 @@ class RemoteConnection(Connection):
 
     def take_record(self) -> OutRecord:
         """What happened since the last batch."""
-        record = (self.id, self.completed, self._out)
+        record: OutRecord = (self.id, self.completed, self._out)
+        if self._pushes:
+            record = (*record, self._pushes)
+            self._pushes = []
         self.completed, self._out, self.dirty = 0, [], False
         return record

@@ -68,7 +68,7 @@ class Runtime:
     def disconnect(self) -> None:
         """Leave the I/O process that we serve."""
         for con in self._cons.values():
-            con.gone = True
+            con.leave()
         self._cons.clear()
         self._dirty.clear()
         if self._link is not None:
@@ -127,7 +127,7 @@ class Runtime:
     def _forget(self, con_id: int) -> None:
         con = self._cons.pop(con_id, None)
         if con is not None:
-            con.gone = True
+            con.leave()
 
     def connection(self, id_: int) -> RemoteConnection:
         """The connection with *id_*, known here or not."""

@@ -149,7 +149,7 @@ class Acceptor:
 
     def _retry_or_wait(self, existing: Session, row: Row, c: Connect, policy: Policy) -> Reply:
         if row.verdict is Verdict.RETRY_SESSION:
-            connect_seq = existing.connect_seq + 1
+            connect_seq = (existing.connect_seq + 1) & 0xFFFFFFFF
             return self._reply(c, policy, Tag.RETRY_SESSION, connect_seq=connect_seq)
         existing.keepalive_due = True  # so that our winning attempt cannot go idle
         return self._reply(c, policy, Tag.WAIT)
@@ -167,6 +167,7 @@ class Acceptor:
             session = endpoint.new_incoming(self._peer_addr, c.host_type, policy)
             return self._open(session, c, tag, now)
         endpoint.detach(existing)
+        endpoint.registry.register(existing, self._peer_addr)
         existing.policy = policy
         if row.hard:
             existing.in_seq = 0

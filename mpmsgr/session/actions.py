@@ -88,6 +88,13 @@ class Answered(NamedTuple):
     session: Session
 
 
+class Full(NamedTuple):
+    """The outbox of *session* is full (its peer's new requests have to wait), or has room again."""
+
+    session: Session
+    full: bool
+
+
 class Report(NamedTuple):
     """Something about *session* that an operator should read, in words; *kind* names its sort."""
 
@@ -104,6 +111,6 @@ class Fault(NamedTuple):
     hostile: bool
 
 
-Action = (
-    Dial | Write | Flush | FlushSoon | Close | Wake | Deliver | Event | Answered | Report | Fault
-)
+SocketAction = Dial | Write | Flush | FlushSoon | Close | Fault
+SessionAction = Deliver | Event | Answered | Full | Report
+Action = SocketAction | SessionAction | Wake

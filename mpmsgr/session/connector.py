@@ -103,6 +103,12 @@ class Connector:
         self._open(now)
         return False
 
+    def _read_nothing(self, now: float) -> bool:
+        rest = self._buf.take_rest()
+        if rest:
+            raise ProtocolError("reply", rest[:16], "nothing after WAIT", offset=self._buf.offset)
+        return False
+
     # answers
 
     def _propose(self) -> None:
@@ -178,7 +184,8 @@ class Connector:
 
     def _on_wait(self, reply: Reply, now: float) -> bool:
         self._endpoint.told_to_wait(self._session, now)
-        return False
+        self._step = self._read_nothing
+        return True
 
     def _on_bad_authorizer(self, reply: Reply, now: float) -> bool:
         if self._rejected:

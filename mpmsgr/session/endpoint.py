@@ -19,6 +19,7 @@ from mpmsgr.session.actions import (
     EventKind,
     Fault,
     Flush,
+    Full,
     Report,
     Wake,
     Write,
@@ -73,6 +74,7 @@ class Counters:
     replaced: int = 0
     contested: int = 0
     resets: int = 0
+    pushes_dropped: int = 0
     duplicates: int = 0
     gaps: int = 0
     decisions: dict[str, int] = field(default_factory=dict)
@@ -161,8 +163,54 @@ class Endpoint:
         if session.state is State.CLOSED:
             return False
         session.outbox.put(parcels)
+        if session.outbox_room < 0 and not session.full:
+            self.fill(session)
         self._has_output(session, now)
         return True
+
+    def admit(self, session: Session, size: int) -> bool:
+        """May a push of *size* bytes be queued? Makes room for it where the policy says so.
+
+        One that is longer than the whole limit passes alone.
+        """
+        missing = size - session.outbox_room
+        if missing <= 0 or not session.outbox.nbytes:
+            return True
+        if session.policy.outbox_full == "drop_oldest":
+            dropped = session.outbox.drop_pushes(missing)
+            self.push_dropped(session, len(dropped))
+            return size <= session.outbox_room
+        self.fill(session)
+        return False
+
+    def push_dropped(self, session: Session, count: int) -> None:
+        """*count* pushes were given up because the outbox is full."""
+        if count:
+            self.counters.pushes_dropped += count
+            text = f"outbox of {session.peer_addr} full: {count} pushes dropped"
+            self.emit(Report(session, "outbox", text))
+
+    def fill(self, session: Session) -> None:
+        """The outbox of *session* is full, until half of it is free again."""
+        if not session.full:
+            session.full = True
+            self.emit(Full(session, True))
+
+    def overrun(self, session: Session, now: float) -> None:
+        """Too many requests of a full session wait for acks that do not come.
+
+        Its connection is cut: nothing is lost by it, and the peer's reconnect says what it has.
+        """
+        if session.pipe is not None:
+            limit = session.policy.outbox_bytes
+            cause = f"it sends requests without end and does not take {limit} bytes of replies"
+            self.pipe_failed(session.pipe, cause, now)
+
+    def emptied(self, session: Session) -> None:
+        """The outbox of *session* has become shorter: has it room again?"""
+        if session.full and session.outbox.nbytes <= session.policy.outbox_bytes // 2:
+            session.full = False
+            self.emit(Full(session, False))
 
     def send_keepalive(self, session: Session, now: float) -> None:
         """Ask the peer for a sign of life."""
@@ -185,7 +233,9 @@ class Endpoint:
         self.detach(session)
         session.move(Move.END)
         self.registry.remove(session)
-        return session.outbox.discard()
+        dropped = session.outbox.discard()
+        self.emptied(session)
+        return dropped
 
     def mark_down_all(self, cause: str) -> None:
         """End every session, with reset events, and every handshake (session spec §14)."""
@@ -277,7 +327,7 @@ class Endpoint:
             raise HandshakeRefused(
                 "wrong peer", f"dialled {pipe.peer.host}:{pipe.peer.port}, it announces {announced}"
             )
-        nonce = session.target.nonce if session.target else session.peer_addr.nonce
+        nonce = session.target.nonce if session.target else None
         if nonce is not None and addr.nonce != nonce:
             raise HandshakeRefused("wrong peer", f"nonce {nonce} wanted, it announces {announced}")
         other = self.registry.find(addr)
@@ -316,7 +366,7 @@ class Endpoint:
         self, c: Connect, peer_addr: EntityAddr, policy: Policy
     ) -> tuple[Row, Session | None]:
         """The row for connect *c*, and the existing session it speaks of."""
-        existing = self.registry.find(peer_addr)
+        existing = self.registry.find_peer(peer_addr)
         e = existing or _NO_SESSION
         row = decide(
             Facts(
@@ -367,6 +417,7 @@ class Endpoint:
         """The peer lost the session: drop the queues, start over, tell the application."""
         lost, kept = session.reset(self._rng)
         self.counters.resets += 1
+        self.emptied(session)
         event = Event(session, EventKind.REMOTE_RESET, tuple(lost), cause, tuple(kept))
         self.emit(event)
 

@@ -82,6 +82,8 @@ class Established:
                     raws.append(raw)  # type: ignore[arg-type]
             elif tag == _ACK:
                 session.outbox.acked(value)  # type: ignore[arg-type]
+                if session.full:
+                    self.endpoint.emptied(session)
             elif tag == Tag.CLOSE:
                 self._deliver(raws)
                 self.endpoint.peer_closed(self.pipe, now)
@@ -157,6 +159,8 @@ class Established:
             out.append(encode_ack(session.in_seq))
             session.in_seq_acked = session.in_seq
         self.drained = session.outbox.write(out, self.writer, lossless, _WRITE_BUDGET)
+        if session.full:
+            self.endpoint.emptied(session)
         return out
 
     def _encode_keepalive(self, now: float) -> bytes:

@@ -7,9 +7,12 @@ from collections.abc import Iterable
 
 from mpmsgr.errors import ProtocolError
 from mpmsgr.wire.crc import Bytes
-from mpmsgr.wire.message import PRIO_HIGHEST
 from mpmsgr.wire.v1.frames import MessageWriter
 from mpmsgr.wire.v1.parcel import Parcel
+
+#: Rank of what was written before: above every u16 priority. (The reference's 255 lets a message
+#: of a higher priority overtake it and take its seq.)
+_REQUEUED = 1 << 16
 
 
 class Outbox:
@@ -92,25 +95,25 @@ class Outbox:
         if not self.sent:
             return
         self.out_seq -= len(self.sent)
-        first = self._queues.get(PRIO_HIGHEST) or self._new_queue(PRIO_HIGHEST)
+        first = self._queues.get(_REQUEUED) or self._new_queue(_REQUEUED)
         first.extendleft(reversed(self.sent))
         self.sent.clear()
 
     def discard_requeued_up_to(self, seq: int) -> None:
         """The peer had these before the socket broke (accept side of the SEQ exchange)."""
-        queue = self._queues.get(PRIO_HIGHEST)
+        queue = self._queues.get(_REQUEUED)
         while queue and 0 < queue[0].seq <= seq:
             self.nbytes -= queue.popleft().size
             self.out_seq += 1
         if queue is not None and not queue:
-            del self._queues[PRIO_HIGHEST]
+            del self._queues[_REQUEUED]
 
     def skip_to(self, seq: int) -> None:
         """The same on the connect side: the server has everything up to *seq* (spec §7).
 
         Raises ProtocolError when that is more than was ever sent to it.
         """
-        queue = self._queues.get(PRIO_HIGHEST, ())
+        queue = self._queues.get(_REQUEUED, ())
         sent_before = sum(1 for parcel in queue if parcel.seq)
         if seq > self.out_seq + sent_before:
             allowed = f"at most {self.out_seq + sent_before}, the last seq sent"
@@ -133,6 +136,21 @@ class Outbox:
                 kept.append(parcel.tid)
         self.out_seq = out_seq
         return kept
+
+    def drop_pushes(self, nbytes: int) -> list[int]:
+        """Drop the oldest pushes never written, *nbytes* of them at least; return their tids."""
+        dropped = []
+        for priority in reversed(self._queues):  # the least urgent first
+            queue = self._queues[priority]
+            for parcel in [p for p in queue if p.push and not p.seq]:
+                if nbytes <= 0:
+                    break
+                queue.remove(parcel)
+                self.nbytes -= parcel.size
+                nbytes -= parcel.size
+                dropped.append(parcel.tid)
+        self._queues = {priority: queue for priority, queue in self._queues.items() if queue}
+        return dropped
 
     def discard(self) -> list[int]:
         """Drop everything; return the tids dropped, in the order they were to arrive."""

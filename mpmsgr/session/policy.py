@@ -10,6 +10,7 @@ from mpmsgr.wire.features import CEPH_PACIFIC, SUPPORTED
 from mpmsgr.wire.name import EntityType
 
 REMOTE_RESET_WAYS = ("drop", "resend")
+OUTBOX_FULL_WAYS = ("block", "fail", "drop_oldest")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,9 @@ class Policy:
     on_remote_reset: when the peer lost the session, "drop" what it did not acknowledge (Ceph's
     way), or "resend" it in the new session, marked as possibly seen; dedupe_window: of so many
     messages per peer we remember which they were, and drop marked repeats of them (0 = none).
+    outbox_bytes: so much may wait to be sent or acknowledged (0 = no limit). Above it the peer's
+    new requests wait, and for pushes outbox_full says: "block" (`send` waits, `send_message`
+    raises OutboxFull), "fail" (both raise), "drop_oldest" (the oldest unsent pushes go).
     """
 
     lossy: bool = False
@@ -40,12 +44,17 @@ class Policy:
     standby_timeout_s: float = 300.0
     on_remote_reset: str = "drop"
     dedupe_window: int = 0
+    outbox_bytes: int = 64 * 1024 * 1024
+    outbox_full: str = "block"
 
     def __post_init__(self) -> None:
         """Raise ConfigError for a word that is not allowed."""
-        if self.on_remote_reset not in REMOTE_RESET_WAYS:
-            allowed = " or ".join(REMOTE_RESET_WAYS)
-            raise ConfigError("on_remote_reset", self.on_remote_reset, f"must be {allowed}")
+        for name, ways in (
+            ("on_remote_reset", REMOTE_RESET_WAYS),
+            ("outbox_full", OUTBOX_FULL_WAYS),
+        ):
+            if getattr(self, name) not in ways:
+                raise ConfigError(name, getattr(self, name), f"must be {' or '.join(ways)}")
 
 
 DEFAULT = Policy()

@@ -68,6 +68,7 @@ class Session:
         "connect_seq",
         "connection",
         "features",
+        "full",
         "handshake",
         "id",
         "in_seq",
@@ -113,6 +114,7 @@ class Session:
         self.handshake: HandshakeFacts | None = None
         self.keepalive_due = False
         self.paused = Pause(0)
+        self.full = False  # its outbox reached the limit, and has not emptied enough since
         self.last_keepalive_ack: float | None = None
         self.last_received = self.retry_at = self.parked_at = 0.0
         self.wake_at: float | None = None
@@ -129,6 +131,12 @@ class Session:
     def is_queued(self) -> bool:
         """Is there anything to say to the peer?"""
         return self.keepalive_due or self.outbox.queued > 0
+
+    @property
+    def outbox_room(self) -> int:
+        """Bytes that may still be queued for the peer; negative above the limit."""
+        limit = self.policy.outbox_bytes
+        return limit - self.outbox.nbytes if limit else 1 << 62
 
     @property
     def can_dial(self) -> bool:

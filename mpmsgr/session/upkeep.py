@@ -78,20 +78,24 @@ class Upkeep:
         policy, pipe = session.policy, session.pipe
         if session.paused or pipe is None:
             session.last_received = now
-        silent = now - session.last_received
+        heard = session.last_received
         # A plain KEEPALIVE has no answer: only KEEPALIVE2 makes silence a sign of death.
         answers = has_feature(session.features, MSGR_KEEPALIVE2)
         patience = (policy.keepalive_timeout_s if answers else 0, policy.idle_timeout_s)
         limits = [t for t in patience if t]
-        if pipe is not None and limits and silent >= min(limits):
+        # Compared with the moments asked for: `now - heard` may round to less than was waited.
+        if pipe is not None and limits and now >= heard + min(limits):
+            silent = now - heard
             self._endpoint.pipe_failed(pipe, f"not a byte from the peer for {silent:.1f} s", now)
             return
-        due = [session.last_received + t for t in limits]
+        due = [heard + t for t in limits]
         period = policy.keepalive_period_s
         if period:
-            if silent >= period and pipe is not None:
+            ask_at = heard + period
+            if pipe is not None and (session.paused or now >= ask_at):
                 session.keepalive_due = True
                 self._endpoint.emit(Flush(pipe))
-            due.append(session.last_received + period if silent < period else now + period)
+                ask_at = now + period
+            due.append(ask_at)
         if due:
             self._endpoint.schedule(session, min(due))

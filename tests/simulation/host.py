@@ -17,6 +17,8 @@ from mpmsgr.session.actions import (
     Fault,
     Flush,
     FlushSoon,
+    Full,
+    Report,
     Wake,
     Write,
 )
@@ -45,6 +47,13 @@ class Line(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.at:9.3f} {self.host:>10}  {self.what} " + " ".join(map(str, self.facts))
+
+
+def brief(session: Session) -> str:
+    """*session* in a few words."""
+    state, outbox = session.state.value, session.outbox
+    seqs = f"cseq={session.connect_seq} in={session.in_seq} out={outbox.out_seq}"
+    return f"#{session.id} {state} {seqs} sent={len(outbox.sent)} queued={outbox.queued}"
 
 
 class Track:
@@ -115,7 +124,6 @@ class Host:
         self.ends: dict[Pipe, End] = {}
         self._dirty: dict[Pipe, None] = {}
         self._soon: dict[Pipe, None] = {}
-        self._wakes: dict[Pipe | Session, float] = {}
         addr = EntityAddr.of(ip, port, nonce) if port else EntityAddr(nonce=nonce)
         kind = EntityType.SERVICE if port else EntityType.CLIENT
         self.endpoint = Endpoint(
@@ -126,7 +134,8 @@ class Host:
             network.listen(self, port)
 
     def say(self, what: str, *facts: Any) -> None:
-        """Add a line to the story."""
+        """Add a line to the story; sessions as they are at this moment."""
+        facts = tuple(brief(fact) if isinstance(fact, Session) else fact for fact in facts)
         self.books.story.append(Line(self.clock.now, self.label, what, facts))
 
     def track(self, session: Session) -> Track:
@@ -173,12 +182,9 @@ class Host:
     def close(self, session: Session) -> None:
         """End *session* in order."""
         track = self.track(session)
-        outbox = session.outbox
-        track.lost += [parcel.tid for parcel in outbox.sent]
-        track.lost += [p.tid for queue in outbox._queues.values() for p in queue]
+        track.lost += self.endpoint.close(session, self.clock.now)
         track.ended = True
         self.say("close", track, "lost", track.lost)
-        self.endpoint.close(session, self.clock.now)
         self.run()
 
     def crash(self) -> None:
@@ -276,18 +282,15 @@ class Host:
             self._mark_dirty(pipe)
 
     def _close(self, action: Close) -> None:
-        self._wakes.pop(action.pipe, None)
         end = self.ends.pop(action.pipe, None)
         if end is not None:
             end.close()
 
     def _wake(self, action: Wake) -> None:
-        self._wakes[action.target] = action.at
         self.clock.call_at(action.at, self._woken, action.target, action.at)
 
     def _woken(self, target: Pipe | Session, at: float) -> None:
-        if self.alive and self._wakes.get(target) == at:
-            del self._wakes[target]
+        if self.alive and target.wake_at == at:
             self.endpoint.wake(target, self.clock.now)
             self.run()
 
@@ -314,7 +317,10 @@ class Host:
         if action.kind is EventKind.RESET:
             track.ended = True
 
-    def _answered(self, action: Answered) -> None:
+    def _report(self, action: Report) -> None:
+        self.say("report", action.session, action.kind, action.text)
+
+    def _ignore(self, action: Action) -> None:
         pass
 
     def _fault(self, action: Fault) -> None:
@@ -330,6 +336,8 @@ _EXECUTE: dict[type[Action], Callable[[Host, Any], None]] = {
     Wake: Host._wake,
     Deliver: Host._deliver,
     Event: Host._event,
-    Answered: Host._answered,
+    Answered: Host._ignore,
+    Full: Host._ignore,
+    Report: Host._report,
     Fault: Host._fault,
 }

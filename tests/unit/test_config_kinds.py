@@ -72,9 +72,13 @@ def test_reads(kind: kinds.Kind, raw: Any, value: Any) -> None:
         (kinds.Modules(note="MODULE"), "echo.py:", "'echo.py:' must be MODULE"),
         (kinds.Modules(note="MODULE"), [3], "3 must be MODULE"),
         (kinds.Tables(note="tables"), {"a": 1}, "must be tables"),
-        (kinds.Presets(words=("lossy_client",)), {"who": {}}, "'who' must be one of mon"),
-        (kinds.Presets(words=("lossy_client",)), {"mon": {"preset": "x"}}, "preset = lossy_client"),
-        (kinds.Presets(words=("lossy_client",)), {"mon": {"ack": 1}}, r"\[policy.mon\] must hold"),
+        (kinds.PolicyTables(), {"who": {}}, "'who' must be one of mon"),
+        (kinds.PolicyTables(), {"mon": {"preset": "x"}}, "must be one of default, stateful_server"),
+        (kinds.PolicyTables(), {"mon": {"ack": 1}}, r"\[policy.mon\]: ack = 1: must be one of preset"),
+        (kinds.PolicyTables(), {"mon": {"outbox_full": "x"}}, "must be block or fail or drop_oldest"),
+        (kinds.PolicyTables(), {"mon": {"outbox_bytes": -1}}, "must be a number, not negative"),
+        (kinds.Faults(note="[inject]"), {"short_reads": 2}, "must be from 0 to 1"),
+        (kinds.Faults(note="[inject]"), {"short": 2}, "'short' must be one of seed"),
     ],
 )
 def test_refuses(kind: kinds.Kind, raw: Any, words: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 import mpmsgr
 from mpmsgr import ConfigError, ConnectError, Message, Messenger
-from tests.fault_proxy import FaultProxy, Kind
+from tests.fault_proxy import FaultProxy, Kind, proxy_in_thread
 from tests.unit.messenger_peers import (
     ECHO,
     both_loops,
@@ -31,13 +31,10 @@ NEVER = 1 << 60
 async def forwarder(**options: object) -> AsyncIterator[tuple[Messenger, str]]:
     """A server and the place of a port map in front of it."""
     proxy = FaultProxy(None, 1, mean_bytes=NEVER, kinds=(Kind.CUT,))
-    host, port = await proxy.start()
-    try:
+    with proxy_in_thread(proxy) as (host, port):
         async with serving(**options) as server:  # type: ignore[arg-type]
             proxy.target = (server.addr.host, server.addr.port)
             yield server, f"{host}:{port}"
-    finally:
-        await proxy.close()
 
 
 # nonces
@@ -133,14 +130,13 @@ async def test_connect_takes_verify_address_along() -> None:
 @both_loops
 async def test_a_server_that_advertises_the_port_map() -> None:
     proxy = FaultProxy(None, 1, mean_bytes=NEVER, kinds=(Kind.CUT,))
-    host, port = await proxy.start()
-    async with serving(advertise=f"{host}:{port}") as server, client() as messenger:
-        (listener,) = server._accepters[0]._listeners
-        proxy.target = listener.getsockname()
-        con = await connected(messenger, f"{host}:{port}")
-        assert (con.peer_addr, place(server)) == (server.addr, f"{host}:{port}")
-        await con.request(Message(ECHO), timeout=5)
-    await proxy.close()
+    with proxy_in_thread(proxy) as (host, port):
+        async with serving(advertise=f"{host}:{port}") as server, client() as messenger:
+            (listener,) = server._accepters[0]._listeners
+            proxy.target = listener.getsockname()
+            con = await connected(messenger, f"{host}:{port}")
+            assert (con.peer_addr, place(server)) == (server.addr, f"{host}:{port}")
+            await con.request(Message(ECHO), timeout=5)
 
 
 @both_loops

@@ -48,10 +48,10 @@ class Parcel:
 
     head: 41 bytes; body: tuple of buffers (payload and, last, the 21-byte footer, possibly joined
     with it); priority u16 for the send order; size: bytes of the body; seq: the number it was last
-    written with, 0 = never.
+    written with, 0 = never; push: nobody waits for it, so a full outbox may drop it.
     """
 
-    __slots__ = ("body", "head", "priority", "seq", "size")
+    __slots__ = ("body", "head", "priority", "push", "seq", "size")
 
     def __init__(self, head: bytes, body: tuple[Bytes, ...], priority: int, size: int) -> None:
         self.head = head
@@ -59,6 +59,7 @@ class Parcel:
         self.priority = priority
         self.size = size
         self.seq = 0
+        self.push = False
 
     @classmethod
     def revive(cls, head: bytes, body: bytes | list[bytes]) -> Parcel:
