@@ -4,7 +4,7 @@ PYTHON ?= python3
 export PYTHON
 
 PY := .venv/bin/python
-PY_SCRIPTS := scripts/demo scripts/loadtest scripts/supervisor scripts/test-layers
+PY_SCRIPTS := $(filter-out scripts/venv scripts/__pycache__,$(wildcard scripts/*))
 COVERAGE := $(PY) -m coverage
 
 .DEFAULT_GOAL := help

@@ -28,6 +28,33 @@ def _ticks(pid: int) -> int:
     return int(after_name[11]) + int(after_name[12])
 
 
+class Others:
+    """The CPU that other processes of the machine take, from its making on.
+
+    Ours are this process, its children, and *pids*, which outlive the measurement.
+    """
+
+    def __init__(self, pids: Iterable[int]) -> None:
+        self._pids = list(pids)
+        self._began = time.perf_counter()
+        self._before_s = self._theirs_s()
+
+    def cores(self) -> float:
+        """So many cores they kept busy, on average."""
+        return (self._theirs_s() - self._before_s) / (time.perf_counter() - self._began)
+
+    def _theirs_s(self) -> float:
+        user, nice, system, _idle, _iowait, irq, softirq, steal = _machine_ticks()
+        busy = user + nice + system + irq + softirq + steal
+        return busy / _TICKS_PER_S - sum(os.times()[:4]) - cpu_s(self._pids)
+
+
+def _machine_ticks() -> list[int]:
+    """The machine's CPU time by kind (proc(5), /proc/stat), without the guests' in it."""
+    with Path("/proc/stat").open() as lines:
+        return [int(ticks) for ticks in lines.readline().split()[1:9]]
+
+
 @dataclass(frozen=True)
 class Spread:
     """Smallest, middle and largest of a series."""

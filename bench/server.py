@@ -76,6 +76,8 @@ class Server:
                 self._process.kill()
                 self._process.wait()
             self._log.join()
+            assert self._process.stderr is not None
+            self._process.stderr.close()
             self._directory.cleanup()
         return self._process.returncode
 

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from mpmsgr.messenger.client import connect as _connect
 from mpmsgr.messenger.connection import MessengerConnection
+from mpmsgr.messenger.stream import MessageStream
 from mpmsgr.wire.crc import Bytes
 
 T = TypeVar("T")
@@ -38,8 +39,14 @@ class SyncConnection:
         return self._wait(self._con.ping(timeout))
 
     def messages(self, type_: int | type) -> Iterator[Any]:
-        """Pushed messages of *type_*; each step blocks until there is one."""
-        stream = self._con.messages(type_)
+        """Pushed messages of *type_*, from now on; each step blocks until there is one."""
+
+        async def begin() -> MessageStream:
+            return self._con.messages(type_)
+
+        return self._steps(self._wait(begin()))
+
+    def _steps(self, stream: MessageStream) -> Iterator[Any]:
         while True:
             yield self._wait(stream.__anext__())
 

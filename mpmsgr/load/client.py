@@ -126,7 +126,7 @@ class LoadClient:
             self._board.reconnects += self._connects > 1
         elif event.kind is EventKind.REMOTE_RESET:
             self._board.resets += 1
-            self._check.close()
+            self._check.close(event.kept)
             self._fill(time.perf_counter())
         elif event.kind is EventKind.RESET:
             self._opened.set()

@@ -6,6 +6,7 @@ Pure: time comes as an argument, tids are those of the requests.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 
@@ -83,12 +84,14 @@ class SessionCheck:
             self.tally.errors[code] += 1
         return latency
 
-    def close(self) -> int:
-        """Nothing more will come: what is outstanding is lost. Returns how many."""
-        lost = len(self._pending)
-        self._pending.clear()
-        self.tally.lost += lost
-        return lost
+    def close(self, kept: Iterable[int] = ()) -> int:
+        """What is outstanding, but for *kept* tids, is lost. Returns how many."""
+        pending, self._pending = self._pending, {}
+        for tid in kept:
+            if tid in pending:
+                self._pending[tid] = pending.pop(tid)
+        self.tally.lost += len(pending)
+        return len(pending)
 
     def _count_stray(self, tid: int) -> None:
         if 0 < tid <= self._last_asked:

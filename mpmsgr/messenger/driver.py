@@ -197,11 +197,18 @@ class Driver:
             action.pipe.handle.write(action.data)
 
     def _close(self, action: Close) -> None:
-        dial = self._dials.get(action.pipe)
-        if dial is not None and dial is not asyncio.current_task():
-            dial.cancel()
+        self._stop_dialling(action.pipe)
         if isinstance(action.pipe.handle, PipeTransport):
             action.pipe.handle.close()
+
+    def _stop_dialling(self, pipe: Pipe) -> None:
+        """Cancel the dial of *pipe*, unless it has its socket: uvloop would close that without a
+        word to its protocol.
+        """
+        dial = self._dials.get(pipe)
+        connected = pipe.handle in self._transports
+        if dial is not None and not connected and dial is not asyncio.current_task():
+            dial.cancel()
 
     def _deliver(self, action: Deliver) -> None:
         self.sink.deliver(action.session, action.raws)
@@ -296,8 +303,8 @@ class Driver:
         self._timers.close()
         if self._flush_soon_timer is not None:
             self._flush_soon_timer.cancel()
-        for task in list(self._dials.values()):
-            task.cancel()
+        for pipe in list(self._dials):
+            self._stop_dialling(pipe)
         for pipe in list(self.endpoint.registry.pipes):
             pipe.closed = True
         await self._close_transports()

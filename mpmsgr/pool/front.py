@@ -60,6 +60,7 @@ class PoolFront:
         self._credit = credit
         self._limit = dispatch_bytes
         self._lanes: Lanes[InItem] = Lanes()
+        self._newest: dict[int, int] = {}  # by slot: the generation that came last, or died last
         self._by_id: dict[int, SessionLane] = {}
         self._batches: dict[Worker, list[InRecord]] = {}
         self._bytes = self._items = 0
@@ -99,8 +100,7 @@ class PoolFront:
         if lane is None:
             return
         lane.held = full
-        if lane.known_to is not None:
-            self._batch(lane.known_to).append((session.id, self._intro(session), []))
+        self._renew_intro(lane)
         if not full:
             self._pump()
 
@@ -109,7 +109,7 @@ class PoolFront:
         session = event.session
         lane: SessionLane = session.connection or self._new_lane(session)
         if event.kind is EventKind.ACCEPT:
-            lane.known_to = None  # its facts may have changed
+            self._renew_intro(lane)
         if event.kind is EventKind.RESET:
             lane.over = True
             self._paused.discard(session)
@@ -172,6 +172,11 @@ class PoolFront:
             self._batch(before).append((session.id, None, None))
         return self._intro(session)
 
+    def _renew_intro(self, lane: SessionLane) -> None:
+        """The facts of *lane* have changed: tell the worker that has them."""
+        if lane.known_to is not None:
+            self._batch(lane.known_to).append((lane.session.id, self._intro(lane.session), []))
+
     @staticmethod
     def _intro(session: Session) -> Intro:
         own = session.handshake.own if session.handshake else ""
@@ -203,9 +208,7 @@ class PoolFront:
         if incarnation != self._incarnation or said_generation != generation:
             return
         if kind == READY:
-            log.debug("worker %d, generation %d: ready", slot, generation)
-            self._lanes.ready(slot, generation, self._credit)
-            self._pump()
+            self._ready(slot, generation)
             return
         worker = self._lanes.workers.get(slot)
         if worker is None or worker.generation != generation:
@@ -216,6 +219,21 @@ class PoolFront:
             self._mark_down(payload)
         elif kind == BYE:
             self.worker_lost(slot, generation, "it said goodbye")
+
+    def _ready(self, slot: int, generation: int) -> None:
+        """A worker takes batches. Its death may be known here before this arrives, or that of the
+        one before it not yet: the supervisor tells on another channel.
+        """
+        if generation <= self._newest.get(slot, 0):
+            return
+        before = self._lanes.workers.get(slot)
+        if before is not None:
+            self.worker_lost(slot, before.generation, "another one took its place")
+        log.debug("worker %d, generation %d: ready", slot, generation)
+        self._newest[slot] = generation
+        worker = self._lanes.ready(slot, generation, self._credit)
+        self._batch(worker)  # even an empty one: by it the worker knows that it is known here
+        self._pump()
 
     def _completed(self, records: list[OutRecord]) -> None:
         endpoint, now = self._driver.endpoint, self._driver.now()
@@ -254,6 +272,7 @@ class PoolFront:
             lane = self._by_id.get(con_id)
             if lane is not None:
                 self._driver.endpoint.mark_down(lane.session)
+                self._paused.discard(lane.session)
                 lane.over = True
                 if not lane.inflight and not lane.waiting:
                     self._remove(lane)
@@ -268,6 +287,8 @@ class PoolFront:
     def _remove(self, lane: SessionLane) -> None:
         self._lanes.remove(lane)
         self._by_id.pop(lane.session.id, None)
+        if lane.known_to is not None:
+            self._batch(lane.known_to).append((lane.session.id, None, None))
 
     def _pump(self) -> None:
         """Hand out what waited, read again who had to wait."""
@@ -283,6 +304,7 @@ class PoolFront:
     def worker_lost(self, slot: int, generation: int, cause: str) -> None:
         """Worker *slot* is gone: its requests get error replies, its lanes go to others."""
         endpoint, now = self._driver.endpoint, self._driver.now()
+        self._newest[slot] = max(generation, self._newest.get(slot, 0))
         text = f"worker {slot} was lost: {cause}"
         for lane, items in self._lanes.lost(slot, generation):
             assert isinstance(lane, SessionLane)

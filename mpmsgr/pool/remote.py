@@ -22,8 +22,7 @@ if TYPE_CHECKING:
 class RemoteConnection(Connection):
     """One peer. What is sent collects here until the worker's next batch leaves.
 
-    completed: items handled since then; dirty: it waits to be taken; gone: the session is over,
-    or another worker has it.
+    completed: items handled since then; dirty: it waits to be taken; gone: the session is over.
     """
 
     def __init__(self, runtime: Runtime, id_: int) -> None:
@@ -56,8 +55,13 @@ class RemoteConnection(Connection):
             self._wake_senders()
 
     def leave(self) -> None:
-        """The session is over, or another worker has it."""
+        """The session is over."""
         self.gone = True
+        self._wake_senders()
+
+    def detach(self) -> None:
+        """The session is no longer told about here: whether it is full, or over."""
+        self._full_with = 0
         self._wake_senders()
 
     def _wake_senders(self) -> None:
@@ -92,7 +96,7 @@ class RemoteConnection(Connection):
         return self.send_message(m, data)
 
     def mark_down(self) -> None:
-        """End the session; what was sent before still leaves."""
+        """End the session, without an event on this side; what is not written yet is dropped."""
         if not self.gone:
             self._runtime.mark_down(self)
 

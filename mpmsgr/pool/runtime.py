@@ -120,14 +120,16 @@ class Runtime:
     def _event(self, con: RemoteConnection, kind: str, lost: list[int]) -> None:
         if kind in _RESETS:
             con.last_reset = SessionReset(con.peer_addr, len(lost), lost)
-        self.runner.submit(con.lane, con, kind)
         if kind == EventKind.RESET.value:
             self._cons.pop(con.id, None)
+            con.leave()
+        self.runner.submit(con.lane, con, kind)
 
     def _forget(self, con_id: int) -> None:
+        """Another worker has the connection now, or nobody. What is still sent goes by its id."""
         con = self._cons.pop(con_id, None)
         if con is not None:
-            con.leave()
+            con.detach()
 
     def connection(self, id_: int) -> RemoteConnection:
         """The connection with *id_*, known here or not."""
@@ -143,9 +145,9 @@ class Runtime:
         self._dirty.append(con)
 
     def mark_down(self, con: RemoteConnection) -> None:
-        """End *con*."""
+        """End *con*. It is known here until the last of its messages is handled."""
         self._flush()
-        self._forget(con.id)
+        con.leave()
         self._send(DOWN, [con.id])
 
     def _item_done(self, con: RemoteConnection) -> None:

@@ -86,7 +86,7 @@ class Acceptor:
         if seq is None:
             return False
         assert self._session is not None
-        self._session.outbox.discard_requeued_up_to(seq)
+        self._session.outbox.pass_over(seq)
         self._established(self._session, now)
         return False
 
@@ -164,6 +164,10 @@ class Acceptor:
         tag = Tag.SEQ if reconnect else Tag.READY
         if existing.lossy:
             endpoint.end(existing, "replaced by a new connection of the same peer")
+            if c.connect_seq and not policy.lossy:  # it was disposable, its peer does not know
+                reply = self._reply(c, policy, Tag.RESETSESSION)
+                endpoint.emit(Write(self._pipe, reply.encode()))
+                return True
             session = endpoint.new_incoming(self._peer_addr, c.host_type, policy)
             return self._open(session, c, tag, now)
         endpoint.detach(existing)

@@ -97,7 +97,12 @@ class Connector:
         if seq is None:
             return False
         session = self._session
-        session.outbox.skip_to(seq)
+        try:
+            session.outbox.skip_to(seq)
+        except ProtocolError:
+            # It remembers a session that is not ours; the next attempt says so (§5, row 5).
+            session.connect_seq = session.in_seq = session.in_seq_acked = 0
+            raise
         session.in_seq_acked = session.in_seq
         self._endpoint.emit(Write(self._pipe, encode_seq(session.in_seq)))
         self._open(now)

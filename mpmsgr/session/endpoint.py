@@ -246,7 +246,7 @@ class Endpoint:
 
     def mark_disposable(self, session: Session) -> None:
         """The next fault of *session* is final."""
-        session.policy = replace(session.policy, lossy=True)
+        session.disposable = True
 
     def close(self, session: Session, now: float) -> list[int]:
         """End *session* in order: its peer gets what is due and CLOSE. No event on this side.
@@ -372,7 +372,7 @@ class Endpoint:
             Facts(
                 existing is not None,
                 e.state,
-                e.policy.lossy,
+                e.lossy,
                 e.policy.server,
                 e.connect_seq,
                 e.peer_global_seq,
@@ -410,6 +410,8 @@ class Endpoint:
         session.paused = Pause(0)
         session.last_received = now
         self._upkeep.watch(session, now)
+        if session.full:  # a reset or the SEQ exchange may have emptied it
+            self.emptied(session)
         if session.is_queued:
             self.emit(Flush(pipe))
 

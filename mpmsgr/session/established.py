@@ -99,7 +99,7 @@ class Established:
             if self.endpoint.draining:
                 return False  # neither handled nor acknowledged: the sender still has it
         elif seq <= session.in_seq:
-            self.endpoint.counters.duplicates += 1
+            self._repeated()
             return False
         elif self.endpoint.draining:
             return False
@@ -108,14 +108,22 @@ class Established:
         session.in_seq = seq
         return True
 
+    def _repeated(self) -> None:
+        """Without RECONNECT_SEQ a peer sends again what we have: our ack was lost, it needs one."""
+        self.endpoint.counters.duplicates += 1
+        self.session.in_seq_acked = min(self.session.in_seq_acked, self.session.in_seq - 1)
+        self._ack()
+
     def _seen(self, raw: Bytes, window: int) -> bool:
         """Is it a repeat from an older session? It counts as received, but is not delivered."""
         tid = raw_ids(raw)[1]
         if not tid or not self.endpoint.seen.note(self.session.peer_addr, tid, window):
             return False
-        repeat = is_resent(raw)
-        self.endpoint.counters.duplicates += repeat
-        return repeat
+        if not is_resent(raw):
+            return False
+        self.endpoint.counters.duplicates += 1
+        self._ack()
+        return True
 
     def _gap(self, before: int, seq: int) -> None:
         """Legal (spec §9.5), but worth a line. A session may begin with any number (§9.3)."""
@@ -127,6 +135,10 @@ class Established:
         if not raws:
             return
         self.endpoint.emit(Deliver(self.session, raws))
+        self._ack()
+
+    def _ack(self) -> None:
+        """An ack is due, unless the session is lossy: at once for many messages, else soon."""
         if self.session.policy.lossy:
             return
         if self.session.in_seq - self.session.in_seq_acked >= _ACK_EVERY:

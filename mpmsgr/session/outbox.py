@@ -108,6 +108,18 @@ class Outbox:
         if queue is not None and not queue:
             del self._queues[_REQUEUED]
 
+    def pass_over(self, seq: int) -> None:
+        """The same for a peer that may remember more than we ever sent (without resetcheck, spec
+        §5, or because we ended the session it speaks of): it would take messages numbered up to
+        *seq* for repeats.
+
+        Raises ProtocolError for a number that leaves no room.
+        """
+        if seq >> 63:
+            raise ProtocolError("in_seq", seq, "below 2^63")
+        self.discard_requeued_up_to(seq)
+        self.out_seq = max(self.out_seq, seq)
+
     def skip_to(self, seq: int) -> None:
         """The same on the connect side: the server has everything up to *seq* (spec §7).
 

@@ -67,6 +67,7 @@ class Session:
         "cause",
         "connect_seq",
         "connection",
+        "disposable",
         "features",
         "full",
         "handshake",
@@ -112,6 +113,7 @@ class Session:
         self.attempts = 0
         self.cause = ""
         self.handshake: HandshakeFacts | None = None
+        self.disposable = False
         self.keepalive_due = False
         self.paused = Pause(0)
         self.full = False  # its outbox reached the limit, and has not emptied enough since
@@ -124,8 +126,12 @@ class Session:
 
     @property
     def lossy(self) -> bool:
-        """Does a fault end this session?"""
-        return self.policy.lossy
+        """Does a fault end this session?
+
+        Of a disposable one, too; on the wire that is lossless as it was negotiated: its peer
+        waits for our acks.
+        """
+        return self.policy.lossy or self.disposable
 
     @property
     def is_queued(self) -> bool:

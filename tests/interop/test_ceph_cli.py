@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from workers.ceph_payloads import AUTH, MON_COMMAND, MON_SUBSCRIBE
 
 pytestmark = needs_ceph_cli
 
+COMMANDS, AT_ONCE = 50, 6
 WITNESS, MON = "tests.interop.witness:Witness", "workers.ceph_mon"
 
 
@@ -56,6 +59,26 @@ def test_workers_answer_it(tmp_path: Path) -> None:
     assert {message["type"] for message in seen} >= {AUTH, MON_SUBSCRIBE, MON_COMMAND}
     assert all("mpmsgr.pool.worker" in message["command"] for message in seen)
     assert server.process.pid not in {message["pid"] for message in seen}
+
+
+def test_every_command_is_answered_however_often_its_sockets_fail(tmp_path: Path) -> None:
+    """One socket operation in 30 fails, so that a connection seldom gets through its handshake."""
+    failing = ("--ms-inject-socket-failures", "30")
+    # It looks for another monitor after 3 s, and each time half as long again. There is but one.
+    impatient = (
+        "--mon-client-hunt-interval",
+        "0.2",
+        "--mon-client-hunt-interval-max-multiple",
+        "1",
+    )
+    with Serving(tmp_path, "mon.0", MON) as server, ThreadPoolExecutor(AT_ONCE) as callers:
+        say_hello = (*failing, *impatient, "hello", "world")
+        calls = [
+            callers.submit(ceph_at, f"v1:{server.address}/0", *say_hello) for _ in range(COMMANDS)
+        ]
+        assert {call.result().strip() for call in calls} == {"hello, world, from mon.a"}
+        connections = {int(pipe) for pipe in re.findall(r"pipe (\d+), peer", server.log)}
+    assert len(connections) > 2 * COMMANDS + 10, "two a command if nothing fails"
 
 
 def test_options_and_refusals_reach_it(tmp_path: Path) -> None:

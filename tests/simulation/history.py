@@ -7,7 +7,7 @@ from random import Random
 from mpmsgr.session.endpoint import Timing
 from mpmsgr.session.session import Session, Target
 from mpmsgr.session.states import State
-from tests.simulation.host import Books, Host, Track
+from tests.simulation.host import Books, Host
 from tests.simulation.invariants import Deliveries, Violation, check_host, unsettled
 from tests.simulation.network import Clock, Network
 from tests.simulation.plan import SETUPS, STANDBY_S, Op, Plan
@@ -32,12 +32,13 @@ class History:
         self.deliveries = Deliveries(plan, self.books, self.setup.lossy)
         self.books.on_delivery = self.deliveries.delivered
         self.books.on_event = self.deliveries.happened
+        self.books.on_fault = self.deliveries.failed
         if plan.one_priority:
             self.books.only_priority = 127
         self.all_hosts: list[Host] = []
         self.hosts = [self._new_host(number) for number in range(plan.hosts)]
 
-    def _new_host(self, number: int) -> Host:
+    def _new_host(self, number: int, nonce: int | None = None) -> Host:
         plan = self.plan
         listens = self.setup.peers or number == 0
         host = Host(
@@ -48,7 +49,7 @@ class History:
             _PORT if listens else 0,
             plan.listens if listens else plan.dials,
             Random(self.rng.random()),
-            nonce=self.rng.getrandbits(32),
+            nonce=self.rng.getrandbits(32) if nonce is None else nonce,
             timing=Timing(jitter=plan.jitter),
             echo=plan.echo,
             talkative=plan.talkative,
@@ -104,8 +105,6 @@ class History:
             pipes = {s.pipe for s in host.endpoint.registry if s.pipe is not None}
             if host.endpoint.registry.pipes != pipes:
                 raise Violation(f"{host.label}: pipes of nobody: {host.endpoint.registry.pipes}")
-            if host.endpoint.counters.hostile:
-                raise Violation(f"{host.label}: took its peer for hostile")
 
     # what happens
 
@@ -165,8 +164,30 @@ class History:
             host.endpoint.mark_disposable(session)
 
     def _restart(self, op: Op) -> None:
-        self.hosts[op.host].crash()
-        self.hosts[op.host] = self._new_host(op.host)
+        """A service comes back with the nonce it had, or with another; a client with another."""
+        host = self.hosts[op.host]
+        host.crash()
+        keeps = host.port and self.rng.random() < 0.5
+        self.hosts[op.host] = self._new_host(op.host, host.endpoint.addr.nonce if keeps else None)
+
+    def _race(self, op: Op) -> None:
+        """Two peers lose their connection, if they have one, and want to talk at once."""
+        host = self.hosts[op.host]
+        number = self._destination(op.host)
+        assert number is not None
+        other = self.hosts[number]
+        for one, two in ((host, other), (other, host)):
+            one.send(one.connect(Target(two.ip, _PORT, None)), 1)
+        for end in self.network.ends:
+            if end.is_open and {end.host, end.peer.host} == {host, other}:
+                end.cut()
+
+    def _keepalive(self, op: Op) -> None:
+        host = self.hosts[op.host]
+        session = self._some_session(host)
+        if session is not None:
+            host.endpoint.send_keepalive(session, self.clock.now)
+            host.run()
 
 
 def tell(history: History) -> str:
@@ -181,8 +202,3 @@ def live(plan: Plan) -> int:
         return history.run()
     except Exception as err:
         raise Violation(f"{err}\n{tell(history)}") from err
-
-
-def opened(tracks: list[Track]) -> int:
-    """How many of *tracks* ever worked."""
-    return sum(track.opened for track in tracks)

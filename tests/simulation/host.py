@@ -86,6 +86,7 @@ class Books:
         self.story: list[Line] = []
         self.on_delivery: Callable[[Track, Track, int], None] = lambda to, by, tid: None
         self.on_event: Callable[[Track, Event], None] = lambda track, event: None
+        self.on_fault: Callable[[Host, Fault], None] = lambda host, fault: None
         self._next_tid = 0
 
     def next_tid(self) -> int:
@@ -324,7 +325,9 @@ class Host:
         pass
 
     def _fault(self, action: Fault) -> None:
-        self.say("fault", action.pipe, action.pipe.session, action.cause, "hostile" * action.hostile)
+        hostile = "hostile" if action.hostile else ""
+        self.say("fault", action.pipe, action.pipe.session, action.cause, hostile)
+        self.books.on_fault(self, action)
 
 
 _EXECUTE: dict[type[Action], Callable[[Host, Any], None]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from mpmsgr.session.actions import Event, EventKind
+from mpmsgr.session.actions import Event, EventKind, Fault
 from mpmsgr.session.session import Session
 from mpmsgr.session.states import State
 from mpmsgr.wire.v1.parcel import Parcel
@@ -28,6 +28,7 @@ class Deliveries:
         self._plan, self._books, self._lossy = plan, books, lossy
         self._last: dict[tuple[Track, Track, int], int] = {}
         self._count: Counter[int] = Counter()
+        self._at_host: set[tuple[Host, int]] = set()
         self._receiver: dict[Track, Track] = {}
 
     def delivered(self, to: Track, by: Track, tid: int) -> None:
@@ -40,6 +41,9 @@ class Deliveries:
             raise Violation(f"{to} got {tid} of {by} {word}")
         self._last[key] = tid
         self._count[tid] += 1
+        if self._plan.resend and (to.host, tid) in self._at_host:
+            raise Violation(f"{to} got {tid} of {by}, which its host had before")
+        self._at_host.add((to.host, tid))
         if not self._plan.churn and self._count[tid] > 1:
             raise Violation(f"{tid} of {by} was delivered twice")
         if self._lossy and by.sent[: self._delivered_of(by)][-1] != tid:
@@ -60,6 +64,14 @@ class Deliveries:
             raise Violation(f"{track}: reset, though nobody gave it up: {event.cause}")
         if event.kind is EventKind.REMOTE_RESET and any(t.opened for t in partners(track)):
             raise Violation(f"{track}: remote reset, though its peer never lost it: {event.cause}")
+
+    def failed(self, host: Host, fault: Fault) -> None:
+        """A pipe of *host* failed; two endpoints of ours never break the protocol.
+
+        But a stale connect may leave a session that its peer knows otherwise.
+        """
+        if fault.hostile and not (self._plan.churn and fault.cause.startswith("in_seq is")):
+            raise Violation(f"{host.label} takes its peer for hostile: {fault.cause}")
 
     def balance(self, hosts: Iterable[Host]) -> None:
         """At the end: what was sent was delivered, or reported as lost, or its sender died."""

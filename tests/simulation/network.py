@@ -47,7 +47,8 @@ class Weather:
     cut: after a random number of bytes, in either direction; deaf: an end of a cut connection is
     not told (needs peers that watch each other); late: an accepted connection is handed over
     seconds later, so attempts overtake each other; stall: a direction stands still for a while;
-    truncate: what was on its way when an end closed is lost; latency_s: longest delay of a chunk.
+    linger: an end hears of the cut seconds later, when what was on its way has arrived; truncate:
+    what was on its way when an end closed is lost; latency_s: longest delay of a chunk.
     """
 
     refuse: float = 0.0
@@ -56,10 +57,12 @@ class Weather:
     deaf: float = 0.0
     late: float = 0.0
     stall: float = 0.0
+    linger: float = 0.0
     truncate: float = 0.0
     latency_s: float = 0.004
     stall_s: float = 12.0
     late_s: float = 6.0
+    linger_s: float = 4.0
 
 
 CALM = Weather()
@@ -71,6 +74,7 @@ _CHUNKS = ((1 << 30,), (200, 1000, 54), (1, 2, 9, 33, 60))
 class Socketed(Protocol):
     """Who has sockets: told what happens to them."""
 
+    label: str
     ip: str
     alive: bool
 
@@ -123,11 +127,20 @@ class End:
 
     def cut(self) -> None:
         """Break the connection; each end hears of it in its own time, a deaf one never."""
-        rng, weather, clock = self.network.rng, self.network.weather, self.network.clock
         for end in (self, self.peer):
-            if end.is_open and rng.random() >= weather.deaf:
-                clock.call_at(clock.now + rng.random() * 0.05, end.lose, "the network cut it")
+            if end.is_open:
+                end._hear_of_the_cut()
             end._cut = True
+
+    def _hear_of_the_cut(self) -> None:
+        rng, weather, clock = self.network.rng, self.network.weather, self.network.clock
+        if rng.random() < weather.deaf:
+            return
+        heard_at = clock.now + rng.random() * 0.05
+        if rng.random() < weather.linger:
+            self.stalled_until = clock.now + rng.random() * weather.linger_s
+            heard_at += self.stalled_until - clock.now + weather.latency_s
+        clock.call_at(heard_at, self.lose, "the network cut it")
 
     def lose(self, cause: str) -> None:
         """Tell the owner that the socket is gone."""
@@ -208,7 +221,7 @@ class Network:
         if server is None or not server.alive:
             self._refuse(host, pipe)
             return
-        near, far = End(self, host, pipe), End(self, server, None)
+        near, far = self.new_end(host, pipe), self.new_end(server, None)
         near.peer, far.peer = far, near
         self.ends = [end for end in self.ends if end.is_open] + [near, far]
         for end in (near, far):
@@ -220,6 +233,10 @@ class Network:
         from_ = EntityAddr.of(host.ip, self._next_port)
         clock.call_at(clock.now + wait, self._accept, far, from_, EntityAddr.of(ip, port))
         host.dialled(near, EntityAddr.of(ip, port))
+
+    def new_end(self, host: Socketed, pipe: Pipe | None) -> End:
+        """One end of a new connection, *host*'s."""
+        return End(self, host, pipe)
 
     def _expose(self, end: End) -> None:
         """Decide what the weather will do to *end*."""

@@ -63,7 +63,8 @@ class Plan:
     """A history before it happens.
 
     churn: sessions are ended and hosts restarted, so messages may be lost, never silently;
-    watched: policies have keepalives, so the network may cut without telling.
+    watched: policies have keepalives, so the network may cut without telling; resend: what a
+    reset would drop is sent again, and repeats are noticed.
     """
 
     seed: int
@@ -76,6 +77,7 @@ class Plan:
     hosts: int
     churn: bool
     watched: bool
+    resend: bool
     one_priority: bool
     jitter: bool
     echo: float
@@ -83,7 +85,7 @@ class Plan:
     know_nonce: bool
 
     def __str__(self) -> str:
-        words = ["churn"] * self.churn + ["watched"] * self.watched
+        words = [w for w in ("churn", "watched", "resend", "talkative") if getattr(self, w)]
         return f"seed {self.seed}: {self.hosts} hosts, {self.setup}, {', '.join(words) or 'plain'}"
 
 
@@ -93,21 +95,27 @@ def draw(seed: int, setup: str | None = None) -> Plan:
     chosen = rng.choice(list(SETUPS))
     setup = setup or chosen
     peers, lossy = SETUPS[setup].peers, SETUPS[setup].lossy
-    churn, watched = rng.random() < 0.4, rng.random() < 0.5
+    without = rng.choice(_WITHOUT)
+    churn = rng.random() < 0.4
+    if churn and without == RECONNECT_SEQ and not SETUPS[setup].dials.resetcheck:
+        without = 0  # then nobody could notice that the peer began anew (spec §5, row 5)
+    # An old header has no room for the mark of a repeat.
+    resend = churn and SETUPS[setup].dials.resetcheck and rng.random() < 0.3 and without != NOSRCADDR
+    watched = rng.random() < 0.5 and without != MSGR_KEEPALIVE2  # else the deaf stay deaf
     duration_s = rng.choice(_DURATION_S)
     hosts = rng.choice((2, 2, 3)) if peers else rng.choice((2, 2, 3, 4))
-    without = rng.choice(_WITHOUT)
     return Plan(
         seed=seed,
         setup=setup,
         weather=_draw_weather(rng, watched),
-        ops=_draw_ops(rng, duration_s, hosts, churn),
-        dials=_fit(SETUPS[setup].dials, churn, watched, without),
-        listens=_fit(SETUPS[setup].listens, churn, watched, without),
+        ops=_draw_ops(rng, duration_s, hosts, churn, peers),
+        dials=_fit(SETUPS[setup].dials, churn, watched, resend, without),
+        listens=_fit(SETUPS[setup].listens, churn, watched, resend, without),
         duration_s=duration_s,
         hosts=hosts,
         churn=churn,
         watched=watched,
+        resend=resend,
         one_priority=lossy or rng.random() < 0.6,
         jitter=rng.random() < 0.5,
         echo=rng.choice((0.0, 0.5)),
@@ -116,10 +124,12 @@ def draw(seed: int, setup: str | None = None) -> Plan:
     )
 
 
-def _fit(policy: Policy, churn: bool, watched: bool, without: int) -> Policy:
+def _fit(policy: Policy, churn: bool, watched: bool, resend: bool, without: int) -> Policy:
     policy = replace(policy, features_supported=SUPPORTED & ~without)
     if churn:
         policy = replace(policy, standby_timeout_s=STANDBY_S)
+    if resend:
+        policy = replace(policy, on_remote_reset="resend", dedupe_window=10_000)
     if watched:
         policy = replace(policy, keepalive_period_s=1.0, keepalive_timeout_s=3.0)
     return policy
@@ -136,13 +146,19 @@ def _draw_weather(rng: Random, watched: bool) -> Weather:
         deaf=sometimes(0.5) if watched else 0.0,
         late=sometimes(0.4),
         stall=sometimes(0.3),
+        linger=sometimes(0.5),
         truncate=sometimes(0.5),
         latency_s=rng.choice((0.001, 0.02, 0.3)),
     )
 
 
-def _draw_ops(rng: Random, duration_s: float, hosts: int, churn: bool) -> tuple[Op, ...]:
-    kinds = {"send": 8.0, "push": 4.0, "cut": rng.choice((0.0, 2.0, 8.0)), "stall": 0.5}
+def _draw_ops(
+    rng: Random, duration_s: float, hosts: int, churn: bool, peers: bool
+) -> tuple[Op, ...]:
+    kinds = {"send": 8.0, "push": 4.0, "cut": rng.choice((0.0, 2.0, 8.0))}
+    kinds |= {"stall": 0.5, "keepalive": 0.5}
+    if peers:
+        kinds["race"] = rng.choice((0.0, 2.0, 6.0))
     if churn:
         kinds |= {"mark_down": 1.0, "close": 0.3, "restart": 0.4, "disposable": 0.2}
     count = rng.choice((10, 30, 60))

@@ -10,7 +10,7 @@ from random import Random
 
 import pytest
 
-from mpmsgr import ConnectError, Connection, Message, Messenger, Policies, Policy
+from mpmsgr import ConnectError, Message, Messenger, Policies, Policy
 from mpmsgr.messenger.connection import LoopbackConnection, MessengerConnection
 from mpmsgr.session.inject import Injection
 from mpmsgr.session.policy import (
@@ -76,6 +76,18 @@ async def ends(server_policy: Policy, client_policy: Policy) -> AsyncIterator[En
         yield Ends(server, at_server, messenger)
 
 
+def dial(messenger: Messenger, addr: str) -> MessengerConnection:
+    """A connection on its way."""
+    con = messenger.get_connection(addr)
+    assert isinstance(con, MessengerConnection)
+    return con
+
+
+async def recorded(at: Recorder, count: int) -> None:
+    """Wait until *at* has that many messages."""
+    await eventually_async(lambda: len(at.messages) >= count, WAIT_S, f"{count} messages")
+
+
 async def ping(con: MessengerConnection | LoopbackConnection, text: bytes = b"ping") -> None:
     """A request and its reply."""
     reply = await con.request(Message(ECHO, text), timeout=WAIT_S)
@@ -106,7 +118,7 @@ async def test_2_rebind_moves_the_server_to_another_port_as_another_entity() -> 
         await e.events(e.at_server, "accept", "reset")
         await e.events(e.at_client, "connect", "reset")
         assert not con.send_message(Message(ECHO, b"to nobody"))
-        gone = e.client.get_connection(old)
+        gone = dial(e.client, str(old))
         with pytest.raises(ConnectError, match="refused"):
             await gone.wait_connected(0.1)
         gone.mark_down()
@@ -185,7 +197,7 @@ async def test_7_a_feature_the_client_lacks() -> None:
         STATELESS_SERVER, features_supported=SUPPORTED | feature, features_required=feature
     )
     async with ends(demanding, LOSSY_CLIENT) as e:
-        con = e.client.get_connection(place(e.server))
+        con = dial(e.client, place(e.server))
         await eventually_async(lambda: e.server.endpoint.counters.accepted > 2, WAIT_S, "retries")
         with pytest.raises(ConnectError, match="FEATURES"):
             await con.wait_connected(0.05)
@@ -261,9 +273,7 @@ def test_10_random_traffic_through_socket_failures(seed: int) -> None:
                     await asyncio.sleep(rng.random() * 0.005)
             expected = len(peers[:-1]) * count
             for peer in peers:
-                await eventually_async(
-                    lambda peer=peer: len(peer.messages) >= expected, WAIT_S, "every message"
-                )
+                await recorded(peer, expected)
             for a, b in pairs:
                 assert b.received_from(a) == list(range(count))
             assert sum(p.messenger.endpoint.counters.faults for p in peers) > 20
@@ -291,15 +301,13 @@ async def test_11_simultaneous_connect(first: str) -> None:
         order = [(lower, higher), (higher, lower)]
         if first == "higher":
             order.reverse()
-        cons: dict[Messenger, Connection] = {}
+        cons: dict[Messenger, MessengerConnection] = {}
         for a, b in order:
-            con = cons[a] = a.get_connection(place(b))
+            con = cons[a] = dial(a, place(b))
             con.send_message(Message(PUSH, str(a.name).encode()))
         for messenger, recorder in pair:
-            con = cons[messenger]
-            assert isinstance(con, MessengerConnection)
-            await con.wait_connected(WAIT_S)
-            await eventually_async(lambda r=recorder: len(r.messages) == 1, WAIT_S, "the message")
+            await cons[messenger].wait_connected(WAIT_S)
+            await recorded(recorder, 1)
         for messenger, recorder in pair:
             (session,) = messenger.endpoint.registry
             (pipe,) = messenger.endpoint.registry.pipes

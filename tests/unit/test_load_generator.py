@@ -13,6 +13,7 @@ from mpmsgr.errors import ConnectError
 from mpmsgr.load.generator import Counts, Generator
 from mpmsgr.load.plan import LoadPlan
 from mpmsgr.load.report import LoadReport
+from mpmsgr.messenger.connection import MessengerConnection
 
 Handler = Callable[[Connection, Message], None]
 
@@ -41,7 +42,14 @@ def special(tid: int, handler: Handler) -> Handler:
     return lambda con, m: (handler if m.tid == tid else echo)(con, m)
 
 
-def load(handler: Handler, *, seen: list[Counts] | None = None, **fields: object) -> LoadReport:
+def load(
+    handler: Handler,
+    *,
+    seen: list[Counts] | None = None,
+    stop_at: int | None = None,
+    **fields: object,
+) -> LoadReport:
+    """The report of a run; *stop_at* so many requests the generator is told to stop."""
     plan_fields = {"clients": 3, "in_flight": 4, "count": 60, "reply_timeout_s": 0.3, **fields}
 
     async def main() -> LoadReport:
@@ -52,7 +60,12 @@ def load(handler: Handler, *, seen: list[Counts] | None = None, **fields: object
             generator = Generator(plan, (seen if seen is not None else []).append)
             await generator.connect()
             try:
-                return await generator.run()
+                running = asyncio.create_task(generator.run())
+                while stop_at is not None and generator.tally.sent < stop_at:
+                    await asyncio.sleep(0)
+                if stop_at is not None:
+                    generator.stop_sending()
+                return await running
             finally:
                 await generator.close()
 
@@ -93,6 +106,14 @@ def test_error_replies_are_answers() -> None:
     assert (report.answered, report.errors, report.violations) == (60, {9: 3}, [])
 
 
+def test_messages_of_other_types_are_none_of_ours() -> None:
+    def push(con: Connection, m: Message) -> None:
+        con.send_message(Message(0x9000, b"news"))
+        echo(con, m)
+
+    assert load(push).violations == []
+
+
 def test_a_missing_reply_is_lost() -> None:
     report = load(special(20, lambda con, m: None))
     assert report.violations == ["3 lost"]
@@ -126,6 +147,34 @@ def test_other_bytes_are_corruption() -> None:
         con.send_message(m.reply(front=m.front, middle=m.middle, data=m.data[:-1]))
 
     assert load(special(2, cut)).violations == ["3 corrupted"]
+
+
+def test_a_server_that_forgets_a_session() -> None:
+    report = load(special(3, lambda con, m: con.mark_down()))
+    assert (report.sent, report.resets, report.ended) == (60, 3, 0)
+    assert report.lost > 0
+    assert report.answered + report.lost == 60
+
+
+def test_a_server_that_stops() -> None:
+    stopping: list[asyncio.Task[int]] = []
+
+    def stop(con: Connection, m: Message) -> None:
+        assert isinstance(con, MessengerConnection)
+        if not stopping:
+            stopping.append(asyncio.get_running_loop().create_task(con.messenger.shutdown()))
+
+    report = load(special(3, stop))
+    assert report.ended == 3
+    assert report.lost > 0
+    assert report.sent == report.answered + report.lost < 60
+    assert report.violations[-1] == "3 sessions ended too soon (the peer closed the session)"
+
+
+def test_sending_stops_when_told() -> None:
+    report = load(echo, count=None, duration_s=3600.0, stop_at=20)
+    assert report.violations == []
+    assert report.answered == report.sent >= 20
 
 
 def test_nobody_there() -> None:

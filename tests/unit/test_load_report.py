@@ -40,12 +40,21 @@ def test_a_run_without_any_success_is_a_violation(answered: int) -> None:
     assert made.violations == ["no request succeeded"]
 
 
+def test_a_session_that_ended_too_soon_is_a_violation_with_its_cause() -> None:
+    made = report(lost=2)
+    made.ended, made.cause = 1, "gone"
+    assert made.violations == ["2 lost", "1 session ended too soon (gone)"]
+
+
 def test_reports_of_processes_merge_after_travelling() -> None:
     merged = LoadReport(PLAN)
+    one = report(lost=1)
+    one.ended, one.cause, one.cpu_s = 1, "gone", 0.5
     for _ in range(2):
-        form = json.loads(json.dumps(report(lost=1).to_wire()))
+        form = json.loads(json.dumps(one.to_wire()))
         merged.merge(LoadReport.from_wire(PLAN, form))
     assert (merged.sent, merged.lost, merged.errors, merged.reconnects) == (20, 2, {5: 4}, 2)
+    assert (merged.ended, merged.cause, merged.cpu_s) == (2, "gone", 1.0)
     assert merged.duration_s == 2.0
     assert merged.latency.count == 2
 
@@ -61,7 +70,22 @@ def test_as_dict_is_plain() -> None:
 
 
 def test_text_tells_it_in_three_lines() -> None:
-    asked, counts, speed = report(lost=1).text().splitlines()
-    assert asked == "2 clients x 1 in flight, 64 bytes, type 0x8001, 1 process, 2.0 s"
-    assert counts.startswith("sent 10, answered 10 (2 with an error: code 5: 2), lost 1, dupl")
+    made = report(lost=1)
+    made.cpu_s = 0.001
+    made.tally.errors[1000] = 1
+    asked, counts, speed = made.text().splitlines()
+    assert asked == "2 clients x 1 in flight, 64 bytes, type 0x8001, 2.0 s"
+    errors = "3 with an error: shutting down: 2, code 1000: 1"
+    assert counts == (
+        f"sent 10, answered 10 ({errors}), lost 1, duplicated 0, reordered 0, corrupted 0,"
+        " reconnects 1"
+    )
     assert speed.startswith("5 round trips/s, latency p50 1.5 ms, p90")
+    assert speed.endswith("max 1.5 ms, own CPU 100.0 us each")
+
+
+def test_text_without_any_reply() -> None:
+    made = LoadReport(LoadPlan("h:1", clients=1, processes=2, size=1, count=1))
+    asked, _, speed = made.text().splitlines()
+    assert asked == "1 client x 1 in flight, 1 byte, type 0x8001, 2 processes, 0.0 s"
+    assert speed == "0 round trips/s"

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import signal
 import sys
 
 import pytest
 
 from mpmsgr.errors import ConnectError, MessengerError
-from mpmsgr.load import LoadPlan, Progress, run, runner
+from mpmsgr.load import Interrupted, LoadPlan, Progress, run, runner
 
 PLAN = LoadPlan("h:1", clients=4, count=10, processes=2)
 
@@ -51,3 +52,21 @@ def test_a_load_process_that_dies_is_an_error(monkeypatch: pytest.MonkeyPatch) -
     load_process(monkeypatch, 'say(op="connected"); sys.exit(9)')
     with pytest.raises(MessengerError, match="exit status 9"):
         run(PLAN)
+
+
+def test_ctrl_c_ends_a_run_with_its_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    load_process(
+        monkeypatch, WORKS.replace("report =", 'assert sys.stdin.readline() == "stop\\n"\nreport =')
+    )
+
+    def interrupt(progress: Progress) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(Interrupted) as stopped:
+        run(PLAN, interrupt)
+    assert stopped.value.report.answered == 10
+
+
+def test_load_processes_never_see_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    load_process(monkeypatch, "import signal\nsignal.raise_signal(signal.SIGINT)\n" + WORKS)
+    assert run(PLAN).violations == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -202,9 +203,10 @@ async def test_services_that_call_at_the_same_time_share_a_session_too() -> None
 async def test_a_peer_that_is_no_messenger() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
+        listener.setblocking(False)
         async with client() as messenger:
             con = peer(messenger, f"127.0.0.1:{port}")
-            other, _ = listener.accept()
+            other, _ = await asyncio.get_running_loop().sock_accept(listener)
             other.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
             with pytest.raises(ConnectError, match="banner"):
                 await con.wait_connected(0.3)

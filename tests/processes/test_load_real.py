@@ -1,0 +1,59 @@
+"""The load generator against a real server whose processes die meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from bench.server import Server, kill
+from mpmsgr import ErrorCode
+from mpmsgr.load import LoadPlan, LoadReport, Progress, run
+
+CLIENTS = 20
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server("workers.echo:Echo", workers=2) as running:
+        yield running
+        assert running.stop() == 0
+
+
+def load(server: Server, meanwhile: Callable[[], object]) -> LoadReport:
+    """A second of load from two processes; *meanwhile* happens in their midst."""
+    beats = 0
+
+    def progress(_: Progress) -> None:
+        nonlocal beats
+        beats += 1
+        if beats == 2:
+            meanwhile()
+
+    plan = LoadPlan(server.address, clients=CLIENTS, in_flight=8, duration_s=1.0, processes=2)
+    report = run(plan, progress)
+    assert beats > 2
+    assert (report.duplicated, report.reordered, report.corrupted) == (0, 0, 0)
+    return report
+
+
+def test_an_undisturbed_run(server: Server) -> None:
+    report = load(server, lambda: None)
+    assert report.violations == []
+    assert report.sent == report.answered > 1000
+    assert (report.errors, report.reconnects, report.resets) == ({}, 0, 0)
+
+
+def test_what_a_killed_worker_held_is_answered_with_errors(server: Server) -> None:
+    report = load(server, lambda: kill(server.worker_pids()[0]))
+    assert report.violations == []
+    assert report.sent == report.answered
+    assert list(report.errors) == [ErrorCode.WORKER_LOST]
+    assert (report.reconnects, report.resets) == (0, 0)
+
+
+def test_what_a_killed_io_process_had_is_lost_and_said_to_be(server: Server) -> None:
+    report = load(server, lambda: kill(server.io_pid()))
+    assert report.violations == [f"{report.lost} lost"]
+    assert 0 < report.lost == report.sent - report.answered
+    assert (report.reconnects, report.resets, report.ended) == (CLIENTS, CLIENTS, 0)

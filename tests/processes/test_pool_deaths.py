@@ -1,0 +1,359 @@
+"""kill -9 of each process during load: who is told what, what goes on, what is left."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from mpmsgr import ErrorCode, Message, Messenger, RemoteError, SessionReset
+from mpmsgr.dispatch.payload import unpack
+from mpmsgr.messenger.connection import MessengerConnection
+from tests.processes.pool_serving import IO, WORKER, Serve, kill
+from tests.support import eventually_async
+
+WHO, HANG, DIE, SLOW, TICK, PUSH, SPIN = 0x9001, 0x9002, 0x9003, 0x9004, 0x9005, 0x9006, 0x9007
+
+MODULES = {
+    "mortal": """
+        import asyncio
+        import os
+        import re
+        import time
+        from mpmsgr import Message, handles
+
+        @handles(0x9001)
+        def who(con, m):
+            return [os.getpid(), con.id]
+
+        @handles(0x9002)
+        def hang(con, m):
+            time.sleep(600)
+
+        @handles(0x9003)
+        def die(con, m):
+            os._exit(7)
+
+        @handles(0x9004)
+        def slow(con, m):
+            time.sleep(0.005)
+            return [os.getpid(), con.id]
+
+        @handles(0x9005)
+        def tick(con, m):
+            loop, id_, text = asyncio.get_running_loop(), con.id, bytes(m.front)
+
+            def again():
+                con.send_message(Message(0x9006, text))
+                con.connection(id_).send_message(Message(0x9006, text))
+                with open("ticks", "a") as file:
+                    print(os.getpid(), file=file)
+                loop.call_later(0.005, again)
+
+            again()
+
+        @handles(0x9007)
+        def spin(con, m):
+            re.match(r"(a+)+$", "a" * 60 + "b")
+    """
+}
+
+
+@dataclass
+class Outcome:
+    """What became of one session's requests."""
+
+    answered: int = 0
+    lost: int = 0
+    resets: int = 0
+    pids: Counter[int] = field(default_factory=Counter)
+    last_at: float = 0.0
+
+
+async def load(con: MessengerConnection, stop: asyncio.Event, out: Outcome, width: int = 8) -> None:
+    """Requests of *con*, *width* at a time, until *stop*; every one ends, in one way or another."""
+
+    async def ask() -> None:
+        while not stop.is_set():
+            try:
+                pid, _ = unpack(await con.request(Message(WHO), timeout=15))
+            except RemoteError as err:
+                assert err.code == ErrorCode.WORKER_LOST, err
+                out.lost += 1
+            except SessionReset:
+                out.resets += 1
+                if not con.is_connected:
+                    await con.wait_connected(15)
+            else:
+                out.answered += 1
+                out.pids[pid] += 1
+                out.last_at = time.monotonic()
+
+    await asyncio.gather(*(ask() for _ in range(width)))
+
+
+@contextlib.asynccontextmanager
+async def sessions(server: Serve, count: int) -> AsyncIterator[list[MessengerConnection]]:
+    """So many open sessions, each of a client of its own."""
+    async with contextlib.AsyncExitStack() as stack:
+        cons = []
+        for _ in range(count):
+            messenger = await stack.enter_async_context(Messenger("client.?", drain_s=0.5))
+            con = messenger.get_connection(server.address)
+            assert isinstance(con, MessengerConnection)
+            await con.wait_connected(15)
+            cons.append(con)
+        yield cons
+
+
+async def pid_of(con: MessengerConnection) -> int:
+    pid: int = unpack(await con.request(Message(WHO), timeout=15))[0]
+    return pid
+
+
+async def started(server: Serve, text: str) -> None:
+    await eventually_async(lambda: server.lines(text), 10, text)
+
+
+async def under_load(
+    cons: list[MessengerConnection], outcomes: list[Outcome]
+) -> tuple[asyncio.Event, list[asyncio.Task[None]]]:
+    """Load on every session, going well."""
+    stop = asyncio.Event()
+    tasks = [
+        asyncio.ensure_future(load(con, stop, out)) for con, out in zip(cons, outcomes, strict=True)
+    ]
+    await eventually_async(lambda: all(out.answered > 50 for out in outcomes), 20)
+    return stop, tasks
+
+
+# a worker
+
+
+def test_kill_9_of_a_worker_under_load(record_property: pytest.RecordProperty) -> None:
+    async def main(server: Serve) -> None:
+        async with sessions(server, 8) as cons:
+            homes = [await pid_of(con) for con in cons]
+            victim = homes[0]
+            assert sorted(Counter(homes).values()) == [4, 4]
+            outcomes = [Outcome() for _ in cons]
+            stop, tasks = await under_load(cons, outcomes)
+            held = [asyncio.ensure_future(cons[0].request(Message(HANG))) for _ in range(3)]
+            await asyncio.wait(held, timeout=0.2)
+            survivors = set(server.pids(WORKER)) - {victim}
+            began = kill(victim)
+            for error in await asyncio.gather(*held, return_exceptions=True):
+                assert isinstance(error, RemoteError)
+                assert error.code == ErrorCode.WORKER_LOST
+                assert error.text == "worker 0 was lost: signal 9"
+            told_s = time.monotonic() - began
+            await eventually_async(
+                lambda: any(set(out.pids) - survivors - {victim} for out in outcomes), 15
+            )
+            served_s = time.monotonic() - began
+            stop.set()
+            await asyncio.gather(*tasks)
+            for home, out in zip(homes, outcomes, strict=True):
+                assert out.resets == 0
+                assert (out.lost > 0) <= (home == victim), "others are undisturbed"
+            assert outcomes[0].lost > 0
+            print(f"requesters told after {told_s:.3f} s, a new worker serves after {served_s:.3f}")
+            record_property("new_worker_serves_s", served_s)
+
+    with Serve(MODULES) as server:
+        asyncio.run(main(server))
+        assert len(server.pids(WORKER)) == 2
+
+
+def test_with_the_only_worker_dead_requests_wait_for_the_next_one() -> None:
+    async def main(server: Serve) -> None:
+        async with sessions(server, 2) as (con, other):
+            old = await pid_of(con)
+            with pytest.raises(RemoteError) as raised:
+                await con.request(Message(DIE), timeout=15)
+            assert raised.value.code == ErrorCode.WORKER_LOST
+            assert raised.value.text == "worker 0 was lost: exit 7"
+            new = [await pid_of(con), await pid_of(other)]
+            assert new[0] == new[1] != old
+            assert con.last_reset is other.last_reset is None
+
+    with Serve(MODULES, workers=1) as server:
+        asyncio.run(main(server))
+
+
+# the I/O process
+
+
+def test_kill_9_of_the_io_process_under_load(record_property: pytest.RecordProperty) -> None:
+    async def main(server: Serve) -> None:
+        async with sessions(server, 8) as cons:
+            workers = server.pids(WORKER)
+            pushes = cons[0].messages(PUSH)
+            cons[0].send_message(Message(TICK, b"of the old one"))
+            assert bytes((await anext(pushes)).front) == b"of the old one"
+            outcomes = [Outcome() for _ in cons]
+            stop, tasks = await under_load(cons, outcomes)
+            (io,) = server.pids(IO)
+            began = kill(io)
+            await eventually_async(lambda: all(out.resets for out in outcomes), 15)
+            told_s = time.monotonic() - began
+            answered = [out.answered for out in outcomes]
+            await eventually_async(
+                lambda: all(o.answered > n for o, n in zip(outcomes, answered, strict=True)), 15
+            )
+            served_s = time.monotonic() - began
+            stop.set()
+            await asyncio.gather(*tasks)
+            assert server.pids(WORKER) == workers, "the workers live on"
+            assert sum(out.lost for out in outcomes) == 0
+            for con in cons:
+                assert isinstance(con.last_reset, SessionReset)
+                assert unpack(await con.request(Message(WHO), timeout=15))[1] >> 32 == 2
+            await no_old_pushes(server, cons[0])
+            print(f"all told after {told_s:.3f} s, all served after {served_s:.3f}")
+            record_property("new_io_process_serves_s", served_s)
+
+    with Serve(MODULES) as server:
+        asyncio.run(main(server))
+
+
+async def no_old_pushes(server: Serve, con: MessengerConnection) -> None:
+    """The old ticker goes on, and reaches nobody."""
+    pushes = con.messages(PUSH)
+    while pushes._queue:  # those of the old session
+        await anext(pushes)
+    before = len(server.written("ticks"))
+    await eventually_async(lambda: len(server.written("ticks")) > before + 10, 15)
+    await pid_of(con)
+    assert not pushes._queue
+
+
+def test_a_new_io_process_does_not_wait_for_work_of_the_old_one() -> None:
+    async def main(server: Serve) -> None:
+        async with sessions(server, 2) as (con, other):
+            doomed = [asyncio.ensure_future(con.request(Message(SLOW))) for _ in range(900)]
+            await asyncio.wait(doomed, return_when=asyncio.FIRST_COMPLETED)
+            (io,) = server.pids(IO)
+            began = kill(io)
+            await other.wait_connected(15)
+            await other.request(Message(WHO), timeout=15)
+            served_s = time.monotonic() - began
+            results = await asyncio.gather(*doomed, return_exceptions=True)
+            left = sum(isinstance(result, SessionReset) for result in results)
+            assert left > 500, "or this test shows nothing"
+            assert served_s < left * 0.005, "what was left of the old work"
+            print(f"{left} messages of the old session left, served after {served_s:.3f} s")
+
+    with Serve(MODULES, workers=1) as server:
+        asyncio.run(main(server))
+
+
+# the supervisor
+
+
+@pytest.mark.parametrize("busy", [WHO, SPIN], ids=["under load", "inside C"])
+def test_kill_9_of_the_supervisor(busy: int) -> None:
+    async def main(server: Serve) -> None:
+        async with sessions(server, 4) as cons:
+            outcomes = [Outcome() for _ in cons]
+            _, tasks = await under_load(cons, outcomes)
+            if busy == SPIN:
+                cons[0].send_message(Message(SPIN))
+                pid = await asyncio.to_thread(spinning, server)
+                assert pid in server.pids(WORKER)
+            server.signal(signal.SIGKILL)
+            began = time.monotonic()
+            await eventually_async(lambda: not server.children(), 2.0, "nobody is left")
+            print(f"nobody left after {time.monotonic() - began:.3f} s")
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            for con in cons:
+                con.mark_down()
+
+    server = Serve(MODULES)
+    try:
+        server.start()
+        asyncio.run(main(server))
+    finally:
+        server.close()
+
+
+def spinning(server: Serve) -> int:
+    """The worker that uses a CPU all the time, once it does."""
+    before = {child.pid: child.cpu_times().user for child in server.children()}
+
+    def find() -> int:
+        for child in server.children():
+            grown = child.cpu_times().user - before.get(child.pid, 0.0)
+            if grown > 0.5 and child.pid in server.pids(WORKER):
+                return child.pid
+        return 0
+
+    pid: int = server.until(find, "a worker that spins")
+    return pid
+
+
+# the end
+
+
+def test_term_under_load() -> None:
+    async def main(server: Serve) -> None:
+        async with sessions(server, 8) as cons:
+            outcomes = [Outcome() for _ in cons]
+            stop, tasks = await under_load(cons, outcomes)
+            begun = [asyncio.ensure_future(cons[0].request(Message(SLOW))) for _ in range(20)]
+            await asyncio.wait(begun, return_when=asyncio.FIRST_COMPLETED)
+            server.signal(signal.SIGTERM)
+            stop.set()
+            ended = await asyncio.gather(*begun, *tasks, return_exceptions=True)
+            for result in ended:
+                assert result is None or isinstance(result, Message | SessionReset), result
+            assert await asyncio.to_thread(server.wait) == 0
+
+    with Serve(MODULES, flags=("--log-level", "warning")) as server:
+        asyncio.run(main(server))
+        assert len(server.log.splitlines()) == 1, "the ready line alone"
+
+
+def test_what_was_begun_before_term_is_answered() -> None:
+    async def main(server: Serve) -> None:
+        async with sessions(server, 2) as (con, _):
+            begun = [asyncio.ensure_future(con.request(Message(SLOW))) for _ in range(50)]
+            await asyncio.wait(begun, return_when=asyncio.FIRST_COMPLETED)
+            server.signal(signal.SIGTERM)
+            replies = await asyncio.gather(*begun)
+            assert len({unpack(reply)[0] for reply in replies}) == 1
+            await eventually_async(lambda: con.last_reset, 15)
+            assert con.session.cause == "" or con.last_reset is not None
+
+    with Serve(MODULES) as server:
+        asyncio.run(main(server))
+        assert server.wait() == 0
+
+
+def test_a_handler_that_does_not_end_is_not_waited_for_longer_than_told() -> None:
+    async def main(server: Serve) -> None:
+        async with sessions(server, 1) as (con,):
+            hung = asyncio.ensure_future(con.request(Message(HANG)))
+            await asyncio.wait([hung], timeout=0.1)
+            server.signal(signal.SIGTERM)
+            with pytest.raises(SessionReset):
+                await asyncio.wait_for(hung, 15)
+
+    server = Serve(MODULES, flags=("--graceful-timeout", "0.5"))
+    try:
+        server.start()
+        asyncio.run(main(server))
+        assert server.wait() == 4
+        assert server.lines("mpmsgr: stopped unfinished: ", "worker"), server.log
+        assert server.children() == []
+        assert not server.run_dir.exists()
+    finally:
+        server.close()

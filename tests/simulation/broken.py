@@ -1,0 +1,145 @@
+"""Rules broken on purpose: the simulation has to notice each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, NamedTuple
+from unittest.mock import patch
+
+from mpmsgr.session import connector, decision, established, faults
+from mpmsgr.session.acceptor import Acceptor
+from mpmsgr.session.decision import TABLE, Facts, Verdict
+from mpmsgr.session.endpoint import Endpoint
+from mpmsgr.session.established import Established
+from mpmsgr.session.faults import FAULTS
+from mpmsgr.session.outbox import Outbox
+from mpmsgr.session.pipe import Pipe
+from mpmsgr.session.registry import Registry
+from mpmsgr.session.session import Session
+from mpmsgr.session.upkeep import Upkeep
+
+
+class Rule(NamedTuple):
+    """What is replaced by what: (owner, attribute, replacement); in which setup it matters."""
+
+    setup: str
+    patches: list[tuple[Any, str, Any]]
+
+
+def _skip_requeue(self: Outbox) -> None:
+    self.nbytes -= sum(parcel.size for parcel in self.sent)
+    self.sent.clear()
+
+
+def _requeue_behind(self: Outbox) -> None:
+    sent, self.sent = self.sent, []
+    self.out_seq -= len(sent)
+    self.nbytes -= sum(parcel.size for parcel in sent)
+    self.put(sent)
+
+
+def _forget_in_seq(self: Acceptor, session: Session, *args: Any) -> bool:
+    session.in_seq = session.in_seq_acked = 0
+    return _open(self, session, *args)
+
+
+_open = Acceptor._open
+
+
+def _take_repeats(self: Established, seq: int) -> bool:
+    self.session.in_seq = max(self.session.in_seq, seq)
+    return True
+
+
+def _reset_silently(self: Session, rng: Any) -> tuple[list[int], list[int]]:
+    _reset(self, rng)
+    return [], []
+
+
+_reset = Session.reset
+
+
+def _end_silently(self: Endpoint, session: Session, cause: str) -> None:
+    self.mark_down(session)
+
+
+def _no_deadline(self: Endpoint, target: Pipe | Session, now: float) -> None:
+    if isinstance(target, Session):
+        _wake(self, target, now)
+
+
+_wake = Endpoint.wake
+
+
+def _wait_for_ever(self: Endpoint, session: Session, now: float) -> None:
+    schedule, self.schedule = self.schedule, lambda target, at: None  # type: ignore[method-assign]
+    _told_to_wait(self, session, now)
+    session.retry_at = 1e9
+    self.schedule = schedule  # type: ignore[method-assign]
+
+
+_told_to_wait = Endpoint.told_to_wait
+
+
+def _nothing(*args: Any) -> None:
+    pass
+
+
+def _table(number: str, **changes: Any) -> tuple[decision.Row, ...]:
+    return tuple(row._replace(**changes) if row.number == number else row for row in TABLE)
+
+
+def _higher_address_wins(f: Facts) -> bool:
+    return f.connect_seq <= f.existing_connect_seq and not f.peer_sorts_first
+
+
+BROKEN: dict[str, Rule] = {
+    "skip-requeue": Rule("client-server", [(Outbox, "requeue_sent", _skip_requeue)]),
+    "requeue-behind": Rule("client-server", [(Outbox, "requeue_sent", _requeue_behind)]),
+    "ack-too-early": Rule(
+        "client-server",
+        [(established, "encode_ack", lambda seq: _encode_ack(seq + 1))],
+    ),
+    "never-ack": Rule("client-server", [(Established, "_ack", _nothing)]),
+    "forget-in-seq": Rule("client-server", [(Acceptor, "_open", _forget_in_seq)]),
+    "resend-all": Rule("client-server", [(Outbox, "discard_requeued_up_to", _nothing)]),
+    "take-repeats": Rule("client-server", [(Established, "_counts", _take_repeats)]),
+    "wrong-race-winner": Rule(
+        "reusing-peers",
+        [(decision, "TABLE", _table("8", when=_higher_address_wins))],
+    ),
+    "wait-for-ever": Rule("reusing-peers", [(Endpoint, "told_to_wait", _wait_for_ever)]),
+    "ignore-global-seq": Rule(
+        "client-server", [(decision, "TABLE", _table("3", when=lambda f: False))]
+    ),
+    "accept-the-unknown": Rule(
+        "client-server", [(decision, "TABLE", _table("1", verdict=Verdict.OPEN))]
+    ),
+    "reset-silently": Rule("client-server", [(Session, "reset", _reset_silently)]),
+    "end-silently": Rule("client-server", [(Endpoint, "end", _end_silently)]),
+    "keep-the-address": Rule("client-server", [(Registry, "_forget_addr", _nothing)]),
+    "lossy-goes-on": Rule("lossy", [(faults, "FAULTS", FAULTS[1:])]),
+    "no-keepalive": Rule("client-server", [(Upkeep, "watch", _nothing)]),
+    "no-handshake-deadline": Rule("client-server", [(Endpoint, "wake", _no_deadline)]),
+    "ignore-the-reset": Rule(
+        "client-server",
+        [(connector.Connector, "_on_reset_session", connector.Connector._on_retry_global)],
+    ),
+}
+_encode_ack: Callable[[int], bytes] = established.encode_ack
+
+
+@contextmanager
+def broken(name: str) -> Iterator[None]:
+    """Break the rule *name* inside the block."""
+    with ExitStack() as stack:
+        for owner, attribute, replacement in BROKEN[name].patches:
+            stack.enter_context(patch.object(owner, attribute, replacement))
+        # The table of replies holds functions: what was patched in the class has to get there too.
+        handlers = connector._ON_TAG
+        if name == "ignore-the-reset":
+            stack.enter_context(
+                patch.dict(handlers, {2: connector.Connector._on_retry_global})
+            )
+        yield
