@@ -11,7 +11,7 @@ from mpmsgr.dispatch.connection import Connection
 from mpmsgr.dispatch.payload import PayloadError, decode, to_message, type_of
 from mpmsgr.errors import ConnectError, OutboxFull, RequestTimeout, SessionReset
 from mpmsgr.messenger.requests import Requests, value_of
-from mpmsgr.messenger.runner import Item, Lane
+from mpmsgr.messenger.runner import Lane
 from mpmsgr.messenger.stream import MessageStream
 from mpmsgr.session.policy import Policy
 from mpmsgr.session.session import HandshakeFacts, Session
@@ -28,15 +28,18 @@ log = logging.getLogger("mpmsgr.messenger")
 
 
 class LocalConnection(Connection):
-    """What connections in the messenger's own process share: requests, streams, reset facts."""
+    """What connections in the messenger's own process share: requests, streams, reset facts.
+
+    held_bytes: of the messages that came since the outbox is full, and have to wait.
+    """
 
     def __init__(self, messenger: Messenger) -> None:
         self.messenger = messenger
         self.priv: Any = None
         self.last_reset: SessionReset | None = None
         self.lane = Lane()
-        self.held: list[Item] | None = None  # while the outbox is full
-        self._room: list[asyncio.Future[None]] = []
+        self.held_bytes = 0
+        self._room: asyncio.Future[None] | None = None  # while somebody waits for it
         self._requests = Requests()
         self._streams: dict[int, MessageStream] = {}
 
@@ -53,11 +56,11 @@ class LocalConnection(Connection):
         """
         request = to_message(m, data)
         request.tid = request.tid or self.messenger.tids.next()
-        future = self._requests.expect(request.tid)
         try:
             async with asyncio.timeout(timeout):
                 while self._is_full():
                     await self._wait_room()
+                future = self._requests.expect(request.tid)
                 if not self.send_message(request):
                     raise self._lost()
                 reply = await future
@@ -82,16 +85,15 @@ class LocalConnection(Connection):
         return False
 
     async def _wait_room(self) -> None:
-        room: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._room.append(room)
-        await room
+        if self._room is None:
+            self._room = asyncio.get_running_loop().create_future()
+        await asyncio.shield(self._room)
 
     def has_room(self) -> None:
         """The outbox is not full any more, or the session is over: wake who waits to send."""
-        waiting, self._room = self._room, []
-        for future in waiting:
-            if not future.done():
-                future.set_result(None)
+        room, self._room = self._room, None
+        if room is not None:
+            room.set_result(None)
 
     def messages(self, type_: int | type) -> MessageStream:
         """Pushed messages of *type_*, from now on; they are not offered to dispatchers."""

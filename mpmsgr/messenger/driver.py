@@ -272,6 +272,8 @@ class Driver:
         now = self._loop.time()
         for pipe in dirty:
             self._flush(pipe, now)
+        if self.endpoint.has_actions:  # an outbox that was full may have room
+            self.run()
 
     def _flush(self, pipe: Pipe, now: float | None = None) -> None:
         transport = pipe.handle
@@ -295,6 +297,10 @@ class Driver:
             self.pause_reading(session, Pause.UNREAD)
 
     # the end
+
+    async def drain(self) -> None:
+        """Return when everything received has been handled."""
+        await self.sink.drain()
 
     async def close(self) -> None:
         """Close every socket and timer, written bytes first; later events are ignored."""

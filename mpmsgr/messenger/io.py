@@ -18,7 +18,7 @@ from mpmsgr.control import MAX_ERROR_TEXT, ControlChannel
 from mpmsgr.dispatch.plugins import load_chain
 from mpmsgr.errors import PluginError
 from mpmsgr.logs import setup_logging
-from mpmsgr.loop import run
+from mpmsgr.loop import relax_collector, run
 from mpmsgr.messenger.messenger import Messenger
 from mpmsgr.pool.front import PoolFront
 from mpmsgr.process import SUPERVISOR_PID_ENV, die_with_parent, leave_stop_signals_to_parent
@@ -99,6 +99,7 @@ class IoProcess:
             await messenger.use_chain(chain)
         listeners = [socket.socket(fileno=fd) for fd in packet["listen_fds"]]
         addrs = messenger.listen(listeners)
+        relax_collector()
         self._channel.send("ready", addrs=[str(addr) for addr in addrs])
 
     async def _stop(self, timeout_s: float) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from mpmsgr.dispatch.chain import Chain
 from mpmsgr.errors import SessionReset
 from mpmsgr.messenger.connection import LocalConnection, MessengerConnection
-from mpmsgr.messenger.runner import Item, Runner
+from mpmsgr.messenger.runner import HELD, Item, Runner
 from mpmsgr.session.actions import Event, EventKind
 from mpmsgr.session.session import Session
 from mpmsgr.wire.crc import Bytes
@@ -44,21 +44,20 @@ class LocalSink:
         nonce = session.peer_addr.nonce
         for raw in raws:
             self.dispatch(con, decode_raw(raw, nonce))
-        if con.held and _size(con.held) > session.policy.outbox_bytes:
+        if con.held_bytes > session.policy.outbox_bytes:
             self._overrun(session)
 
     def dispatch(self, con: LocalConnection, m: Message) -> None:
         """One message, decoded."""
         if not con.received(m):
+            if con.lane.blocked & HELD:
+                con.held_bytes += m.size
             self._submit(con, m)
 
     def _submit(self, con: LocalConnection, item: Item) -> None:
         self._running += 1
         self._idle.clear()
-        if con.held is None:
-            self.runner.submit(con.lane, con, item)
-        else:
-            con.held.append(item)
+        self.runner.submit(con.lane, con, item)
 
     def event(self, event: Event) -> None:
         """See `Sink`."""
@@ -76,23 +75,22 @@ class LocalSink:
 
     def _discard(self, con: MessengerConnection) -> None:
         """Forget messages of an ended session that no handler has; events stay (spec §8, §10)."""
-        for queue in (con.lane.waiting, con.held or []):
-            events = [item for item in queue if not isinstance(item, Message)]
-            for _ in range(len(queue) - len(events)):
-                self._completed(con)
-            queue.clear()
-            queue.extend(events)
+        queue = con.lane.waiting
+        events = [item for item in queue if not isinstance(item, Message)]
+        for _ in range(len(queue) - len(events)):
+            self._completed(con)
+        queue.clear()
+        queue.extend(events)
 
     def full(self, session: Session, full: bool) -> None:
         """See `Sink`."""
         con = self._connection_of(session)
-        if full:
-            con.held = con.held or []
+        if session.full:  # by now
+            con.lane.blocked |= HELD
             return
-        held, con.held = con.held or [], None
-        for item in held:
-            self.runner.submit(con.lane, con, item)
+        con.held_bytes = 0
         con.has_room()
+        self.runner.release(con.lane, con)
 
     async def drain(self) -> None:
         """See `Sink`."""
@@ -102,7 +100,3 @@ class LocalSink:
         self._running -= 1
         if not self._running:
             self._idle.set()
-
-
-def _size(items: list[Item]) -> int:
-    return sum(item.size for item in items if isinstance(item, Message))

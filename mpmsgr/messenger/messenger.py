@@ -292,16 +292,27 @@ class Messenger:
             return False
         self.endpoint.limits.check(len(m.front), len(m.middle), len(m.data))
         driver = self._running()
-        push = not m.tid
-        m.tid = m.tid or self.tids.next()
+        if not m.tid:
+            m.tid, m.src, m.nonce = self.tids.next(), self.name, self._nonce
         parcel = encode_parcel(m, self.name)
-        parcel.push = push
-        if push and not self.endpoint.admit(session, parcel.size):
-            m.tid = 0
-            raise OutboxFull(session.peer_addr, session.outbox.nbytes, session.policy.outbox_bytes)
+        parcel.push = m.src is self.name  # the tid is ours, maybe from the peer it went to before
+        if parcel.push and not self.endpoint.admit(session, parcel.size):
+            self._refuse(session)
+            return True
         queued = self.endpoint.send(session, [parcel], driver.now())
+        if session.full:  # at once: the action comes after the messages that are being handled
+            driver.sink.full(session, True)
         driver.run()
         return queued
+
+    def _refuse(self, session: Session) -> None:
+        """A push finds the outbox full: it is dropped, or OutboxFull raised, as the policy says."""
+        policy = session.policy
+        drops = policy.outbox_full == "drop_oldest"
+        self.endpoint.push_dropped(session, int(drops))
+        self._running().run()
+        if not drops:
+            raise OutboxFull(session.peer_addr, session.outbox.nbytes, policy.outbox_bytes)
 
     def _overrun(self, session: Session) -> None:
         self.endpoint.overrun(session, self.now())

@@ -26,13 +26,17 @@ MAX_ERROR_TEXT = 4096
 Item = Message | str
 
 
-class Lane:
-    """What waits while an asynchronous callback of a connection runs."""
+#: Why a lane's items wait: an asynchronous callback of it runs; they are not to be handled now.
+RUNNING, HELD = 1, 2
 
-    __slots__ = ("task", "waiting")
+
+class Lane:
+    """What waits behind a callback of a connection. blocked: RUNNING, HELD, both, or 0."""
+
+    __slots__ = ("blocked", "waiting")
 
     def __init__(self) -> None:
-        self.task: asyncio.Task[None] | None = None
+        self.blocked = 0
         self.waiting: deque[Item] = deque()
 
 
@@ -55,16 +59,26 @@ class Runner(Generic[C]):
 
     def submit(self, lane: Lane, con: C, item: Item) -> None:
         """Run *item* now, or after what runs in *lane*."""
-        if lane.task is not None:
+        if lane.blocked:
             lane.waiting.append(item)
             return
         rest = self._message(con, item) if isinstance(item, Message) else self._event(con, item)
         if rest is not None:
-            lane.task = asyncio.get_running_loop().create_task(self._finish(lane, con, rest))
-            self._tasks.add(lane.task)
-            lane.task.add_done_callback(self._tasks.discard)
+            lane.blocked |= RUNNING
+            task = asyncio.get_running_loop().create_task(self._finish(lane, con, rest))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
         else:
             self._done(con)
+
+    def release(self, lane: Lane, con: C) -> None:
+        """*lane* is not held any more: go on with what waits in it."""
+        lane.blocked &= ~HELD
+        self._go_on(lane, con)
+
+    def _go_on(self, lane: Lane, con: C) -> None:
+        while lane.waiting and not lane.blocked:
+            self.submit(lane, con, lane.waiting.popleft())
 
     async def start(self) -> None:
         """Call every dispatcher's on_start."""
@@ -185,12 +199,11 @@ class Runner(Generic[C]):
         try:
             await rest
         finally:
-            lane.task = None
+            lane.blocked &= ~RUNNING
             self._done(con)
             if self._cancelled:
                 lane.waiting.clear()
-            while lane.waiting and lane.task is None:
-                self.submit(lane, con, lane.waiting.popleft())
+            self._go_on(lane, con)
 
 
 async def _maybe(result: object) -> object:

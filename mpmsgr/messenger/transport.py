@@ -49,7 +49,11 @@ class PipeTransport(asyncio.BufferedProtocol):
         """The TCP connection is there: tell the endpoint."""
         self._transport = cast(asyncio.Transport, transport)
         self._driver.transport_made(self)
-        peer = EntityAddr.from_socket(transport.get_extra_info("peername"))
+        peername = transport.get_extra_info("peername")
+        if peername is None:  # the peer has reset the connection already
+            self.abort()
+            return
+        peer = EntityAddr.from_socket(peername)
         if self._pipe is None:
             own = EntityAddr.from_socket(transport.get_extra_info("sockname"))
             self._pipe = self._driver.accepted(self, peer, own)

@@ -10,9 +10,12 @@ I/O process -> worker
 worker -> I/O process
     [incarnation, generation, kind, payload]
     READY   payload = nil                 the worker takes batches
-    BATCH   payload = [record, ...]       record = [connection id, items completed, out, pushes]
+    BATCH   payload = [record, ...]       record = [connection id, items completed, out,
+                                                    pushes, asks]
         out     head, body, head, body ... of parcels; a body is bytes or an array of them
-        pushes  which of them (0, 1 ...) nobody waits for; left out when there is none
+        pushes  which of them (0, 1 ...) nobody waits for
+        asks    is an intro wanted, for what it says of the outbox? Both are left out when there
+                are no pushes
     DOWN    payload = [connection id, ...]  mark_down
     BYE     payload = nil                 nothing more will come
 
@@ -30,7 +33,7 @@ from mpmsgr.wire.crc import Bytes
 
 READY, BATCH, DOWN, BYE = range(4)
 
-OutRecord = tuple[int, int, list[Any]] | tuple[int, int, list[Any], list[int]]
+OutRecord = tuple[int, int, list[Any]] | tuple[int, int, list[Any], list[int], bool]
 
 
 class EventItem(NamedTuple):

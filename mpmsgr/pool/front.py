@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 from mpmsgr.dispatch.codes import ErrorCode
@@ -35,13 +36,18 @@ log = logging.getLogger("mpmsgr.pool")
 
 
 class SessionLane(Lane[InItem]):
-    """The lane of one session. known_to: the worker that has its facts; over: it ended."""
+    """The lane of one session.
 
-    __slots__ = ("known_to", "over", "session")
+    known_to: the worker that has its facts; over: it ended; held_bytes: while it is held, of the
+    messages that wait in it.
+    """
+
+    __slots__ = ("held_bytes", "known_to", "over", "session")
 
     def __init__(self, session: Session) -> None:
         super().__init__()
         self.session = session
+        self.held_bytes = 0
         self.known_to: Worker | None = None
         self.over = False
 
@@ -82,27 +88,43 @@ class PoolFront:
         """See `Sink`."""
         lane = session.connection or self._new_lane(session)
         self._add(lane, raws)  # type: ignore[arg-type]
-        if session.full:
-            self._check_held(lane)
+        if lane.held:
+            self._hold(lane, raws)
         elif self._bytes > self._limit:
             self._paused.add(session)
             self._driver.pause_reading(session, Pause.DISPATCH)
 
-    def _check_held(self, lane: SessionLane) -> None:
-        """A full session is read on, since the acks that empty it are behind its requests."""
-        session = lane.session
-        if sum(map(len, lane.waiting)) > session.policy.outbox_bytes:
-            self._driver.endpoint.overrun(session, self._driver.now())
-
     def full(self, session: Session, full: bool) -> None:
         """See `Sink`."""
         lane: SessionLane | None = session.connection
-        if lane is None:
+        if lane is None or lane.held == session.full:  # by now
             return
-        lane.held = full
+        lane.held = session.full
         self._renew_intro(lane)
-        if not full:
-            self._pump()
+        if lane.held:
+            self._paused.discard(session)
+            self._driver.resume_reading(session, Pause.DISPATCH)
+            self._hold(lane, lane.waiting)
+        else:
+            self._hold_no_more(lane)
+        self._pump()
+
+    def _hold(self, lane: SessionLane, items: Sequence[InItem]) -> None:
+        """*items* wait for the acks that empty a full session's outbox.
+
+        It is read on, since those acks are behind its requests; and what waits has a limit of its
+        own, so that one peer that reads no replies does not stop all the others.
+        """
+        size = sum(map(len, items))
+        lane.held_bytes += size
+        self._bytes -= size
+        session = lane.session
+        if lane.held_bytes > session.policy.outbox_bytes:
+            self._driver.endpoint.overrun(session, self._driver.now())
+
+    def _hold_no_more(self, lane: SessionLane) -> None:
+        self._bytes += lane.held_bytes
+        lane.held_bytes = 0
 
     def event(self, event: Event) -> None:
         """See `Sink`."""
@@ -119,6 +141,7 @@ class PoolFront:
 
     def _discard(self, lane: SessionLane) -> None:
         """Forget messages of an ended session that no worker has; events stay."""
+        self._hold_no_more(lane)
         waiting = self._lanes.take_waiting(lane)
         events = [item for item in waiting if isinstance(item, EventItem)]
         self._forget([item for item in waiting if not isinstance(item, EventItem)])
@@ -174,7 +197,7 @@ class PoolFront:
 
     def _renew_intro(self, lane: SessionLane) -> None:
         """The facts of *lane* have changed: tell the worker that has them."""
-        if lane.known_to is not None:
+        if lane.known_to is not None and not lane.over:
             self._batch(lane.known_to).append((lane.session.id, self._intro(lane.session), []))
 
     @staticmethod
@@ -214,7 +237,7 @@ class PoolFront:
         if worker is None or worker.generation != generation:
             return  # declared dead before this arrived
         if kind == BATCH:
-            self._completed(payload)
+            self._completed(worker, payload)
         elif kind == DOWN:
             self._mark_down(payload)
         elif kind == BYE:
@@ -235,10 +258,10 @@ class PoolFront:
         self._batch(worker)  # even an empty one: by it the worker knows that it is known here
         self._pump()
 
-    def _completed(self, records: list[OutRecord]) -> None:
+    def _completed(self, worker: Worker, records: list[OutRecord]) -> None:
         endpoint, now = self._driver.endpoint, self._driver.now()
         revive = Parcel.revive
-        for con_id, count, out, *pushes in records:
+        for con_id, count, out, *more in records:
             lane = self._by_id.get(con_id)
             if lane is None:
                 self.pushes_dropped += len(out) // 2
@@ -250,22 +273,35 @@ class PoolFront:
                     self._remove(lane)
             if out:
                 parcels = [revive(out[i], out[i + 1]) for i in range(0, len(out), 2)]
-                if pushes:
-                    parcels = self._admit(lane.session, parcels, set(pushes[0]))
+                if more:
+                    parcels = self._admit(lane, worker, parcels, more[0])
                 if not endpoint.send(lane.session, parcels, now):
                     self.pushes_dropped += len(parcels)
+            if more and more[1] and lane.known_to is worker:
+                self._renew_intro(lane)
         self._driver.run()
         self._pump()
 
-    def _admit(self, session: Session, parcels: list[Parcel], pushes: set[int]) -> list[Parcel]:
-        """*parcels* without the pushes (given by index) that find the outbox full."""
-        endpoint, admitted = self._driver.endpoint, []
-        for i, parcel in enumerate(parcels):
-            parcel.push = i in pushes
+    def _admit(
+        self, lane: SessionLane, worker: Worker, parcels: list[Parcel], pushes: list[int]
+    ) -> list[Parcel]:
+        """Which of *parcels* to send: not the *pushes* (by index) that find the outbox full.
+
+        The worker that has the session keeps to the limit by itself: see `RemoteConnection`.
+        """
+        for i in pushes:
+            parcels[i].push = True
+        session, endpoint = lane.session, self._driver.endpoint
+        if lane.known_to is worker and session.policy.outbox_full != "drop_oldest":
+            return parcels
+        now, dropped = self._driver.now(), 0
+        for parcel in parcels:
             if not parcel.push or endpoint.admit(session, parcel.size):
-                admitted.append(parcel)
-        endpoint.push_dropped(session, len(parcels) - len(admitted))
-        return admitted
+                endpoint.send(session, [parcel], now)
+            else:
+                dropped += 1
+        endpoint.push_dropped(session, dropped)
+        return []
 
     def _mark_down(self, ids: list[int]) -> None:
         for con_id in ids:

@@ -23,6 +23,11 @@ class RemoteConnection(Connection):
     """One peer. What is sent collects here until the worker's next batch leaves.
 
     completed: items handled since then; dirty: it waits to be taken; gone: the session is over.
+
+    Pushes keep to the outbox's limit although the outbox is elsewhere: not more than that many
+    bytes leave before the I/O process has said how full it is by then. One that was not told
+    about the session (`detach`, or got by id alone) knows no limit: there, what finds the outbox
+    full is dropped.
     """
 
     def __init__(self, runtime: Runtime, id_: int) -> None:
@@ -40,7 +45,8 @@ class RemoteConnection(Connection):
         self._out: list[Any] = []
         self._pushes: list[int] = []
         self._outbox_full, self._outbox_bytes, self._full_with = "block", 0, 0
-        self._room: list[asyncio.Future[None]] = []
+        self._pushed = self._asked = 0  # bytes since the last answer; of these, when we asked
+        self._room: asyncio.Future[None] | None = None  # while somebody waits for it
         self._runtime = runtime
 
     def introduce(self, intro: Intro) -> None:
@@ -51,7 +57,11 @@ class RemoteConnection(Connection):
         self.features, self.lossy = intro.features, intro.lossy
         self._outbox_full, self._outbox_bytes = intro.outbox_full, intro.outbox_bytes
         self._full_with = intro.full_with
-        if not self._full_with:
+        self._pushed -= self._asked
+        self._asked = 0
+        if self._asks() and not self.dirty:
+            self._runtime.has_output(self)
+        if not self._is_full():
             self._wake_senders()
 
     def leave(self) -> None:
@@ -61,14 +71,25 @@ class RemoteConnection(Connection):
 
     def detach(self) -> None:
         """The session is no longer told about here: whether it is full, or over."""
-        self._full_with = 0
+        self._outbox_bytes = self._full_with = self._pushed = self._asked = 0
         self._wake_senders()
 
     def _wake_senders(self) -> None:
-        waiting, self._room = self._room, []
-        for future in waiting:
-            if not future.done():
-                future.set_result(None)
+        room, self._room = self._room, None
+        if room is not None:
+            room.set_result(None)
+
+    def _is_full(self) -> bool:
+        return self._full_with > 0 or 0 < self._outbox_bytes <= self._pushed
+
+    def _asks(self) -> bool:
+        """Is it time to ask how full the outbox is? Early enough not to have to wait."""
+        limit = self._outbox_bytes
+        return 0 < limit < 2 * self._pushed and not self._asked and self._blocks_or_fails
+
+    @property
+    def _blocks_or_fails(self) -> bool:
+        return self._outbox_full != "drop_oldest"
 
     def send_message(self, m: Any, data: Bytes = b"") -> bool:
         """See `Connection.send_message`."""
@@ -76,23 +97,28 @@ class RemoteConnection(Connection):
             return False
         if type(m) is not Message:
             m = to_message(m, data)
-        if not m.tid:
-            if self._full_with and self._outbox_full != "drop_oldest":
-                raise OutboxFull(self.peer_addr, self._full_with, self._outbox_bytes)
-            m.tid = self._runtime.tids.next()
+        runtime = self._runtime
+        push = not m.tid or m.src is runtime.name  # that name is ours: it went to another before
+        if push:
+            if self._blocks_or_fails and self._is_full():
+                nbytes = max(self._full_with, self._pushed)
+                raise OutboxFull(self.peer_addr, nbytes, self._outbox_bytes)
+            m.tid, m.src = m.tid or runtime.tids.next(), runtime.name
+        head, body = encode_parts(m, runtime.name, limits=runtime.limits)
+        if push:
             self._pushes.append(len(self._out) // 2)
-        head, body = encode_parts(m, self._runtime.name, limits=self._runtime.limits)
+            self._pushed += sum(map(len, body))
         self._out += (head, body[0] if len(body) == 1 else body)
         if not self.dirty:
-            self._runtime.has_output(self)
+            runtime.has_output(self)
         return True
 
     async def send(self, m: Any, data: Bytes = b"") -> bool:
         """See `Connection.send`."""
-        while self._full_with and self._outbox_full == "block" and not self.gone:
-            room: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._room.append(room)
-            await room
+        while self._outbox_full == "block" and self._is_full() and not self.gone:
+            if self._room is None:
+                self._room = asyncio.get_running_loop().create_future()
+            await asyncio.shield(self._room)
         return self.send_message(m, data)
 
     def mark_down(self) -> None:
@@ -112,8 +138,10 @@ class RemoteConnection(Connection):
     def take_record(self) -> OutRecord:
         """What happened since the last batch."""
         record: OutRecord = (self.id, self.completed, self._out)
-        if self._pushes:
-            record = (*record, self._pushes)
+        asks = self._asks()
+        if self._pushes or asks:
+            record = (self.id, self.completed, self._out, self._pushes, asks)
             self._pushes = []
+            self._asked += self._pushed if asks else 0
         self.completed, self._out, self.dirty = 0, [], False
         return record

@@ -25,11 +25,16 @@ _FLUSH_EVERY_S = 0.002
 _RESETS = {EventKind.RESET.value, EventKind.REMOTE_RESET.value}
 
 
+class _SupersededError(Exception):
+    """The I/O process whose batch is being worked on is gone, and another one is served now."""
+
+
 class Runtime:
     """The dispatchers of one worker and its link to the I/O process.
 
     name: whose messages ours are; limits: of what is sent; on_first: called when the first item
-    is completed.
+    is completed; on_busy: called now and then while a batch is being worked on, when no event
+    reaches the loop.
     """
 
     def __init__(
@@ -39,6 +44,7 @@ class Runtime:
         slot: int,
         generation: int,
         on_first: Callable[[], None],
+        on_busy: Callable[[], None],
         limits: Limits | None = None,
     ) -> None:
         self.name = name
@@ -47,6 +53,8 @@ class Runtime:
         self.runner = Runner[RemoteConnection](chain, self._item_done)
         self._slot, self._generation = slot, generation
         self._on_first: Callable[[], None] | None = on_first
+        self._on_busy = on_busy
+        self._on_linked: Callable[[], None] | None = None
         self._incarnation = 0
         self._link: Link | None = None
         self._cons: dict[int, RemoteConnection] = {}
@@ -57,10 +65,13 @@ class Runtime:
 
     # the link
 
-    def connect(self, endpoint: str, incarnation: int) -> None:
-        """Serve the I/O process at *endpoint*; whatever came from an earlier one is void."""
+    def connect(self, endpoint: str, incarnation: int, on_linked: Callable[[], None]) -> None:
+        """Serve the I/O process at *endpoint*; whatever came from an earlier one is void.
+
+        on_linked: called when it has told that it knows us.
+        """
         self.disconnect()
-        self._incarnation = incarnation
+        self._incarnation, self._on_linked = incarnation, on_linked
         me = identity(self._slot, self._generation)
         self._link = Link.dealer(endpoint, me, self._received)
         self._send(READY, None)
@@ -91,11 +102,16 @@ class Runtime:
         incarnation, records = unpack(parts[0])
         if incarnation != self._incarnation:
             return
+        if self._on_linked is not None:
+            self._on_linked()
+            self._on_linked = None
         self._working = True
         self._flushed_at = time.monotonic()
         try:
             for con_id, intro, items in records:
                 self._record(con_id, intro, items)
+        except _SupersededError:
+            pass
         finally:
             self._working = False
             self._flush()
@@ -155,11 +171,19 @@ class Runtime:
         if not con.dirty:
             self.has_output(con)
         if self._working and time.monotonic() - self._flushed_at > _FLUSH_EVERY_S:
-            self._flush()
-            self._flushed_at = time.monotonic()
+            self._look_up()
         if self._on_first is not None:
             self._on_first()
             self._on_first = None
+
+    def _look_up(self) -> None:
+        """In a long batch: send what is ready, see what else there is."""
+        self._flush()
+        incarnation = self._incarnation
+        self._on_busy()
+        if self._incarnation != incarnation:
+            raise _SupersededError
+        self._flushed_at = time.monotonic()
 
     def _flush(self) -> None:
         if self._dirty:

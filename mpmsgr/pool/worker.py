@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import os
 import traceback
+from functools import partial
 from typing import Any
 
 from mpmsgr.config import Settings, resolve_ways
@@ -13,7 +14,7 @@ from mpmsgr.control import MAX_ERROR_TEXT, ControlChannel
 from mpmsgr.dispatch.plugins import load_chain
 from mpmsgr.errors import PluginError
 from mpmsgr.logs import setup_logging
-from mpmsgr.loop import run
+from mpmsgr.loop import relax_collector, run
 from mpmsgr.pool.runtime import Runtime
 from mpmsgr.process import SUPERVISOR_PID_ENV, die_with_parent, leave_stop_signals_to_parent
 
@@ -58,7 +59,13 @@ class WorkerProcess:
             chain = load_chain(settings.modules, settings.options, settings.app_dir)
             ways = resolve_ways(settings, 0)
             runtime = Runtime(
-                chain, ways.name, self._slot, self._generation, self._worked, ways.limits
+                chain,
+                ways.name,
+                self._slot,
+                self._generation,
+                on_first=self._worked,
+                on_busy=self._control,
+                limits=ways.limits,
             )
             await runtime.runner.start()
         except Exception as err:
@@ -68,13 +75,16 @@ class WorkerProcess:
             self._end(1)
             return
         self._runtime = runtime
+        relax_collector()
         self._link()
 
     def _link(self) -> None:
         if self._runtime is not None and self._where is not None:
             endpoint, incarnation = self._where
-            self._runtime.connect(endpoint, incarnation)
-            self._channel.send("ready", incarnation=incarnation)
+            self._runtime.connect(endpoint, incarnation, partial(self._linked, incarnation))
+
+    def _linked(self, incarnation: int) -> None:
+        self._channel.send("ready", incarnation=incarnation)
 
     def _worked(self) -> None:
         self._channel.send("worked")

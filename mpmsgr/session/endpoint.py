@@ -75,6 +75,7 @@ class Counters:
     contested: int = 0
     resets: int = 0
     pushes_dropped: int = 0
+    overruns: int = 0
     duplicates: int = 0
     gaps: int = 0
     decisions: dict[str, int] = field(default_factory=dict)
@@ -124,6 +125,11 @@ class Endpoint:
             self._actions = []
         return actions
 
+    @property
+    def has_actions(self) -> bool:
+        """Is there anything to take?"""
+        return bool(self._actions)
+
     def emit(self, action: Action) -> None:
         """Add an action (for the stages of pipes)."""
         self._actions.append(action)
@@ -171,7 +177,8 @@ class Endpoint:
     def admit(self, session: Session, size: int) -> bool:
         """May a push of *size* bytes be queued? Makes room for it where the policy says so.
 
-        One that is longer than the whole limit passes alone.
+        One that is longer than the whole limit passes alone. Under drop_oldest, False: it is the
+        one to be dropped, for there is nothing else that may be.
         """
         missing = size - session.outbox_room
         if missing <= 0 or not session.outbox.nbytes:
@@ -199,12 +206,20 @@ class Endpoint:
     def overrun(self, session: Session, now: float) -> None:
         """Too many requests of a full session wait for acks that do not come.
 
-        Its connection is cut: nothing is lost by it, and the peer's reconnect says what it has.
+        From now on its messages are refused, its acks still read; when there is room its
+        connection is cut, and the peer repeats what was refused. A lossy session, which could
+        not, ends at once.
         """
-        if session.pipe is not None:
-            limit = session.policy.outbox_bytes
-            cause = f"it sends requests without end and does not take {limit} bytes of replies"
-            self.pipe_failed(session.pipe, cause, now)
+        pipe, limit = session.pipe, session.policy.outbox_bytes
+        if pipe is None or pipe.established is None or not session.full:
+            return
+        cause = f"it sends requests without end and does not take {limit} bytes of replies"
+        if session.lossy:
+            self.pipe_failed(pipe, cause, now)
+        elif not pipe.established.refusing:
+            pipe.established.refusing = True
+            self.counters.overruns += 1
+            self.emit(Report(session, "overrun", f"{session.peer_addr}: {cause}"))
 
     def emptied(self, session: Session) -> None:
         """The outbox of *session* has become shorter: has it room again?"""
@@ -228,14 +243,17 @@ class Endpoint:
 
     def mark_down(self, session: Session) -> list[int]:
         """End *session* without an event; return the tids dropped (session spec §14)."""
+        dropped = self._finish(session)
+        self.emptied(session)
+        return dropped
+
+    def _finish(self, session: Session) -> list[int]:
         if session.state is State.CLOSED:
             return []
         self.detach(session)
         session.move(Move.END)
         self.registry.remove(session)
-        dropped = session.outbox.discard()
-        self.emptied(session)
-        return dropped
+        return session.outbox.discard()
 
     def mark_down_all(self, cause: str) -> None:
         """End every session, with reset events, and every handshake (session spec §14)."""
@@ -419,9 +437,9 @@ class Endpoint:
         """The peer lost the session: drop the queues, start over, tell the application."""
         lost, kept = session.reset(self._rng)
         self.counters.resets += 1
-        self.emptied(session)
         event = Event(session, EventKind.REMOTE_RESET, tuple(lost), cause, tuple(kept))
         self.emit(event)
+        self.emptied(session)  # after it: what is held belongs to the session that is no more
 
     def detach(self, session: Session) -> None:
         """Take the socket from *session* and close it."""
@@ -431,8 +449,9 @@ class Endpoint:
 
     def end(self, session: Session, cause: str) -> None:
         """*session* is over: queues dropped, reset event."""
-        lost = self.mark_down(session)
+        lost = self._finish(session)
         self.emit(Event(session, EventKind.RESET, tuple(lost), cause))
+        self.emptied(session)
 
     def peer_closed(self, pipe: Pipe, now: float) -> None:
         """CLOSE came: answer it, close, reset (session spec §14)."""

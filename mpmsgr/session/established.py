@@ -36,7 +36,8 @@ _WRITE_BUDGET = 256 * 1024
 class Established:
     """The frames of one socket of an OPEN session.
 
-    drained: nothing waits to be written; flush_soon: an ack is due and a flush is on its way.
+    drained: nothing waits to be written; flush_soon: an ack is due and a flush is on its way;
+    refusing: messages are not taken (`Endpoint.overrun`), refused: some were not.
     """
 
     __slots__ = (
@@ -46,6 +47,8 @@ class Established:
         "keepalive_ack",
         "parser",
         "pipe",
+        "refused",
+        "refusing",
         "session",
         "writer",
     )
@@ -59,6 +62,7 @@ class Established:
         self.keepalive_ack: Stamp | None = None
         self.drained = True
         self.flush_soon = False
+        self.refusing = self.refused = False
 
     def received(self, data: bytes, now: float) -> None:
         """The next bytes. Raises ProtocolError, after what came whole before it was handled."""
@@ -74,6 +78,8 @@ class Established:
         """Frames in the order they came; messages leave as one Deliver."""
         session = self.session
         session.last_received = now
+        if self.refusing:
+            frames = self._refuse(frames)
         raws: list[Bytes] = []
         window = session.policy.dedupe_window
         for tag, value, raw in frames:
@@ -83,7 +89,7 @@ class Established:
             elif tag == _ACK:
                 session.outbox.acked(value)  # type: ignore[arg-type]
                 if session.full:
-                    self.endpoint.emptied(session)
+                    self._emptied(now)
             elif tag == Tag.CLOSE:
                 self._deliver(raws)
                 self.endpoint.peer_closed(self.pipe, now)
@@ -91,6 +97,20 @@ class Established:
             else:
                 self._keepalive(tag, value, now)  # type: ignore[arg-type]
         self._deliver(raws)
+
+    def _refuse(self, frames: list[Frame]) -> list[Frame]:
+        """*frames* without messages, which stay unacknowledged."""
+        others = [frame for frame in frames if frame[0] != _MSG]
+        self.refused |= len(others) < len(frames)
+        return others
+
+    def _emptied(self, now: float) -> None:
+        """An ack has shortened a full outbox. If that made room, have what was refused repeated."""
+        self.endpoint.emptied(self.session)
+        if self.refusing and not self.session.full:
+            self.refusing = False
+            if self.refused:
+                self.endpoint.pipe_failed(self.pipe, "it has to repeat what was refused", now)
 
     def _counts(self, seq: int) -> bool:
         """Is message *seq* new? Rules of spec §9.2."""

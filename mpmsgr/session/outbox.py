@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from mpmsgr.errors import ProtocolError
 from mpmsgr.wire.crc import Bytes
@@ -150,19 +150,29 @@ class Outbox:
         return kept
 
     def drop_pushes(self, nbytes: int) -> list[int]:
-        """Drop the oldest pushes never written, *nbytes* of them at least; return their tids."""
+        """Drop the oldest pushes never written, *nbytes* of them at least; return their tids.
+
+        None, where there are not so many.
+        """
         dropped = []
-        for priority in reversed(self._queues):  # the least urgent first
-            queue = self._queues[priority]
-            for parcel in [p for p in queue if p.push and not p.seq]:
-                if nbytes <= 0:
-                    break
-                queue.remove(parcel)
-                self.nbytes -= parcel.size
-                nbytes -= parcel.size
-                dropped.append(parcel.tid)
+        for queue, parcel in self._pushes():
+            dropped.append((queue, parcel))
+            nbytes -= parcel.size
+            if nbytes <= 0:
+                break
+        else:
+            return []
+        for queue, parcel in dropped:
+            queue.remove(parcel)
+            self.nbytes -= parcel.size
         self._queues = {priority: queue for priority, queue in self._queues.items() if queue}
-        return dropped
+        return [parcel.tid for _, parcel in dropped]
+
+    def _pushes(self) -> Iterator[tuple[deque[Parcel], Parcel]]:
+        """Pushes never written, each with its queue: the least urgent first, then the oldest."""
+        for priority, queue in reversed(self._queues.items()):
+            if priority != _REQUEUED:
+                yield from ((queue, parcel) for parcel in queue if parcel.push)
 
     def discard(self) -> list[int]:
         """Drop everything; return the tids dropped, in the order they were to arrive."""

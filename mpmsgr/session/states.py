@@ -40,7 +40,6 @@ TRANSITIONS: dict[tuple[State, Move], State] = {
     (State.OPEN, Move.PARK): State.STANDBY,
     (State.STANDBY, Move.SEND): State.CONNECTING,
     (State.WAIT, Move.RETRY): State.CONNECTING,
-    (State.WAIT, Move.PARK): State.STANDBY,
     # An incoming connection may take over in any live state, an open one included.
     (State.CONNECTING, Move.ACCEPTED): State.OPEN,
     (State.OPEN, Move.ACCEPTED): State.OPEN,

@@ -1,9 +1,12 @@
-"""Rules broken on purpose: the simulation has to notice each of them."""
+"""Rules broken on purpose: the simulation has to notice each of them.
+
+`scripts/simulate --break RULE` shows a history in which it does.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 from unittest.mock import patch
 
@@ -18,13 +21,23 @@ from mpmsgr.session.pipe import Pipe
 from mpmsgr.session.registry import Registry
 from mpmsgr.session.session import Session
 from mpmsgr.session.upkeep import Upkeep
+from mpmsgr.wire.v1 import frames
+from mpmsgr.wire.v1.tags import Tag
+from tests.simulation.history import fails
+from tests.simulation.plan import Plan, draw
 
 
 class Rule(NamedTuple):
-    """What is replaced by what: (owner, attribute, replacement); in which setup it matters."""
+    """What is replaced by what: (owner, attribute or key, replacement); in which setup it matters.
+
+    hint: a seed that shows it; many do, but some of them are rare.
+    """
 
     setup: str
-    patches: list[tuple[Any, str, Any]]
+    owner: Any
+    name: Any
+    replacement: Any
+    hint: int = 0
 
 
 def _skip_requeue(self: Outbox) -> None:
@@ -94,52 +107,57 @@ def _higher_address_wins(f: Facts) -> bool:
     return f.connect_seq <= f.existing_connect_seq and not f.peer_sorts_first
 
 
+_encode_ack = frames.encode_ack
+_retry = connector.Connector._on_retry_global
+
 BROKEN: dict[str, Rule] = {
-    "skip-requeue": Rule("client-server", [(Outbox, "requeue_sent", _skip_requeue)]),
-    "requeue-behind": Rule("client-server", [(Outbox, "requeue_sent", _requeue_behind)]),
+    "skip-requeue": Rule("client-server", Outbox, "requeue_sent", _skip_requeue),
+    "requeue-behind": Rule("client-server", Outbox, "requeue_sent", _requeue_behind),
     "ack-too-early": Rule(
-        "client-server",
-        [(established, "encode_ack", lambda seq: _encode_ack(seq + 1))],
+        "client-server", established, "encode_ack", lambda seq: _encode_ack(seq + 1)
     ),
-    "never-ack": Rule("client-server", [(Established, "_ack", _nothing)]),
-    "forget-in-seq": Rule("client-server", [(Acceptor, "_open", _forget_in_seq)]),
-    "resend-all": Rule("client-server", [(Outbox, "discard_requeued_up_to", _nothing)]),
-    "take-repeats": Rule("client-server", [(Established, "_counts", _take_repeats)]),
+    "never-ack": Rule("client-server", Established, "_ack", _nothing),
+    "forget-in-seq": Rule("client-server", Acceptor, "_open", _forget_in_seq),
+    "resend-all": Rule("client-server", Outbox, "discard_requeued_up_to", _nothing),
+    "take-repeats": Rule("client-server", Established, "_counts", _take_repeats, 31),
     "wrong-race-winner": Rule(
-        "reusing-peers",
-        [(decision, "TABLE", _table("8", when=_higher_address_wins))],
+        "reusing-peers", decision, "TABLE", _table("8", when=_higher_address_wins)
     ),
-    "wait-for-ever": Rule("reusing-peers", [(Endpoint, "told_to_wait", _wait_for_ever)]),
+    "wait-for-ever": Rule("reusing-peers", Endpoint, "told_to_wait", _wait_for_ever, 230),
     "ignore-global-seq": Rule(
-        "client-server", [(decision, "TABLE", _table("3", when=lambda f: False))]
+        "client-server", decision, "TABLE", _table("3", when=lambda f: False), 113
     ),
     "accept-the-unknown": Rule(
-        "client-server", [(decision, "TABLE", _table("1", verdict=Verdict.OPEN))]
+        "client-server", decision, "TABLE", _table("1", verdict=Verdict.OPEN), 42
     ),
-    "reset-silently": Rule("client-server", [(Session, "reset", _reset_silently)]),
-    "end-silently": Rule("client-server", [(Endpoint, "end", _end_silently)]),
-    "keep-the-address": Rule("client-server", [(Registry, "_forget_addr", _nothing)]),
-    "lossy-goes-on": Rule("lossy", [(faults, "FAULTS", FAULTS[1:])]),
-    "no-keepalive": Rule("client-server", [(Upkeep, "watch", _nothing)]),
-    "no-handshake-deadline": Rule("client-server", [(Endpoint, "wake", _no_deadline)]),
-    "ignore-the-reset": Rule(
-        "client-server",
-        [(connector.Connector, "_on_reset_session", connector.Connector._on_retry_global)],
-    ),
+    "ignore-the-reset": Rule("client-server", connector._ON_TAG, Tag.RESETSESSION, _retry, 9),
+    "reset-silently": Rule("client-server", Session, "reset", _reset_silently, 28),
+    "end-silently": Rule("client-server", Endpoint, "end", _end_silently, 32),
+    "keep-the-address": Rule("client-server", Registry, "_forget_addr", _nothing),
+    "lossy-goes-on": Rule("lossy", faults, "FAULTS", FAULTS[1:]),
+    "no-keepalive": Rule("client-server", Upkeep, "watch", _nothing, 60),
+    "no-handshake-deadline": Rule("client-server", Endpoint, "wake", _no_deadline),
 }
-_encode_ack: Callable[[int], bytes] = established.encode_ack
 
 
 @contextmanager
 def broken(name: str) -> Iterator[None]:
     """Break the rule *name* inside the block."""
-    with ExitStack() as stack:
-        for owner, attribute, replacement in BROKEN[name].patches:
-            stack.enter_context(patch.object(owner, attribute, replacement))
-        # The table of replies holds functions: what was patched in the class has to get there too.
-        handlers = connector._ON_TAG
-        if name == "ignore-the-reset":
-            stack.enter_context(
-                patch.dict(handlers, {2: connector.Connector._on_retry_global})
-            )
-        yield
+    _, owner, part, replacement, _ = BROKEN[name]
+    if isinstance(owner, dict):
+        with patch.dict(owner, {part: replacement}):
+            yield
+    else:
+        with patch.object(owner, part, replacement):
+            yield
+
+
+def noticed(name: str, seeds: int) -> Plan | None:
+    """The first of *seeds* plans whose history shows that rule *name* is broken."""
+    rule = BROKEN[name]
+    with broken(name):
+        for seed in range(rule.hint, rule.hint + seeds):
+            plan = draw(seed, rule.setup)
+            if fails(plan):
+                return plan
+    return None

@@ -8,7 +8,7 @@ from mpmsgr.session.endpoint import Timing
 from mpmsgr.session.session import Session, Target
 from mpmsgr.session.states import State
 from tests.simulation.host import Books, Host
-from tests.simulation.invariants import Deliveries, Violation, check_host, unsettled
+from tests.simulation.invariants import Deliveries, Violation, check_host, told_to_wait, unsettled
 from tests.simulation.network import Clock, Network
 from tests.simulation.plan import SETUPS, STANDBY_S, Op, Plan
 
@@ -33,6 +33,7 @@ class History:
         self.books.on_delivery = self.deliveries.delivered
         self.books.on_event = self.deliveries.happened
         self.books.on_fault = self.deliveries.failed
+        self.books.on_wait = told_to_wait
         if plan.one_priority:
             self.books.only_priority = 127
         self.all_hosts: list[Host] = []
@@ -116,9 +117,11 @@ class History:
         host, number = self.hosts[op.host], self._destination(op.host)
         if number is None:
             return
-        server = self.hosts[number]
+        host.send(host.connect(self._target(self.hosts[number])), op.amount)
+
+    def _target(self, server: Host) -> Target:
         nonce = server.endpoint.addr.nonce if self.plan.know_nonce else None
-        host.send(host.connect(Target(server.ip, _PORT, nonce)), op.amount)
+        return Target(server.ip, _PORT, nonce)
 
     def _destination(self, number: int) -> int | None:
         if not self.setup.peers:
@@ -177,7 +180,7 @@ class History:
         assert number is not None
         other = self.hosts[number]
         for one, two in ((host, other), (other, host)):
-            one.send(one.connect(Target(two.ip, _PORT, None)), 1)
+            one.send(one.connect(self._target(two)), 1)
         for end in self.network.ends:
             if end.is_open and {end.host, end.peer.host} == {host, other}:
                 end.cut()
@@ -188,6 +191,15 @@ class History:
         if session is not None:
             host.endpoint.send_keepalive(session, self.clock.now)
             host.run()
+
+
+def fails(plan: Plan) -> bool:
+    """Does the history of *plan* break a promise?"""
+    try:
+        History(plan).run()
+    except Exception:  # an error of the code under test is a finding as well
+        return True
+    return False
 
 
 def tell(history: History) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any, NamedTuple
 
+from mpmsgr.session.acceptor import Acceptor
 from mpmsgr.session.actions import (
     Action,
     Answered,
@@ -31,9 +32,11 @@ from mpmsgr.wire.address import EntityAddr
 from mpmsgr.wire.message import Message
 from mpmsgr.wire.name import EntityName, EntityType
 from mpmsgr.wire.v1.parcel import encode_parcel, raw_ids
-from tests.simulation.network import Clock, End, Network
+from mpmsgr.wire.v1.tags import Tag
+from tests.simulation.network import End, Network
 
 ACK_DELAY_S = 0.005
+_WAIT = bytes([Tag.WAIT])
 TYPE = 0x8001
 
 
@@ -86,6 +89,7 @@ class Books:
         self.story: list[Line] = []
         self.on_delivery: Callable[[Track, Track, int], None] = lambda to, by, tid: None
         self.on_event: Callable[[Track, Event], None] = lambda track, event: None
+        self.on_wait: Callable[[Host, EntityAddr], None] = lambda host, peer: None
         self.on_fault: Callable[[Host, Fault], None] = lambda host, fault: None
         self._next_tid = 0
 
@@ -239,7 +243,7 @@ class Host:
         self._executing = False
 
     def _dial(self, action: Dial) -> None:
-        self.say("dial", action.pipe, f"cseq={action.pipe.session and action.pipe.session.connect_seq}")
+        self.say("dial", action.pipe, action.pipe.session)
         self.network.dial(self, action.pipe, action.host, action.port)
 
     def _write(self, action: Write) -> None:
@@ -248,6 +252,10 @@ class Host:
         end = self.ends.get(action.pipe)
         if end is not None:
             end.write(action.data)
+        stage = action.pipe.stage
+        if isinstance(stage, Acceptor) and action.data[:1] == _WAIT:
+            self.say("tells to wait", action.pipe, stage._peer_addr)
+            self.books.on_wait(self, stage._peer_addr)
 
     def _mark(self, action: Flush) -> None:
         self._mark_dirty(action.pipe)

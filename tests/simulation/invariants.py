@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from mpmsgr.session.actions import Event, EventKind, Fault
 from mpmsgr.session.session import Session
 from mpmsgr.session.states import State
+from mpmsgr.wire.address import EntityAddr
 from mpmsgr.wire.v1.parcel import Parcel
 from tests.simulation.host import Books, Host, Track
 from tests.simulation.plan import Plan
@@ -93,6 +94,24 @@ class Deliveries:
             raise Violation(f"{track}: reported as lost twice: {track.lost}")
 
 
+def told_to_wait(host: Host, peer: EntityAddr) -> None:
+    """*host* answered WAIT to *peer*: of two attempts the lower address's one survives (§5)."""
+    own = host.endpoint.addr
+    if _in_memory(own) >= _in_memory(peer):
+        raise Violation(f"{host.label} at {own} told the lower address {peer} to wait")
+
+
+def _in_memory(addr: EntityAddr) -> bytes:
+    """The bytes the reference compares (wire spec §4.1), IPv4 only."""
+    return (
+        (1).to_bytes(4, "little")
+        + addr.nonce.to_bytes(4, "little")
+        + (2).to_bytes(2, "little")
+        + addr.port.to_bytes(2, "big")
+        + addr.ip
+    )
+
+
 def partners(track: Track) -> list[Track]:
     """Sessions of the peer of *track* that speak to its host."""
     own, peer = track.host.endpoint.addr, track.session.peer_addr
@@ -115,7 +134,7 @@ def check_host(host: Host) -> None:
         _check_pipe(host, session)
         _check_outbox(host, session)
     for index in (registry._by_addr, registry._by_target):
-        for key, session in index.items():  # type: ignore[attr-defined]
+        for key, session in index.items():
             if registry.sessions.get(session.id) is not session:
                 raise Violation(f"{host.label}: {key} leads to {session}, which is gone")
     for pipe in registry.pipes:

@@ -100,7 +100,9 @@ def draw(seed: int, setup: str | None = None) -> Plan:
     if churn and without == RECONNECT_SEQ and not SETUPS[setup].dials.resetcheck:
         without = 0  # then nobody could notice that the peer began anew (spec §5, row 5)
     # An old header has no room for the mark of a repeat.
-    resend = churn and SETUPS[setup].dials.resetcheck and rng.random() < 0.3 and without != NOSRCADDR
+    resend = (
+        churn and SETUPS[setup].dials.resetcheck and rng.random() < 0.3 and without != NOSRCADDR
+    )
     watched = rng.random() < 0.5 and without != MSGR_KEEPALIVE2  # else the deaf stay deaf
     duration_s = rng.choice(_DURATION_S)
     hosts = rng.choice((2, 2, 3)) if peers else rng.choice((2, 2, 3, 4))
