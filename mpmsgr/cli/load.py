@@ -49,11 +49,18 @@ _MANY = kinds.Whole(low=1, high=1 << 16)
 @_number(
     "--type",
     "T",
-    "Message type; 0x8001 must bring every part back.  [default: 0x8001]",
+    "Message type; 0x8001 brings all parts back, others front in middle.  [default: 0x8001]",
     kinds.Whole(low=1, high=0xFFFF),
     default=0x8001,
 )
-@_number("--processes", "P", "Client processes.", kinds.Whole(low=1, high=256), default=1)
+@_number(
+    "--processes",
+    "P",
+    "Client processes.",
+    kinds.Whole(low=1, high=256),
+    default=1,
+    show_default=True,
+)
 @params.timeout(10.0)
 @params.as_json
 def command(
@@ -68,7 +75,8 @@ def command(
     """Put the server at ADDR under load: every reply once, in order, intact.
 
     Say --count or --duration. Prints counts, rate and latencies; exits 1 on any violation.
-    --timeout is how long to wait for the sessions, and for a reply when none comes any more.
+    Ctrl-C ends the run early, with its report. --timeout is how long to wait for the sessions,
+    and for a reply when none comes any more.
     """
     if (count is None) == (duration is None):
         given = "both" if count is not None else "neither"

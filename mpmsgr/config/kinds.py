@@ -288,6 +288,8 @@ POLICY_FIELDS = (
     "outbox_bytes",
     "outbox_full",
 )
+#: Those that are no durations.
+_POLICY_NUMBERS: Mapping[str, Kind] = {"dedupe_window": Whole(), "outbox_bytes": Size()}
 _PRESET_FIELDS = ("lossy", "server", "standby", "resetcheck", "register_lossy_clients")
 
 
@@ -301,13 +303,19 @@ def policy_of(table: Mapping[str, Any], base: Policy) -> Policy:
             changes |= {name: getattr(PRESETS[value], name) for name in _PRESET_FIELDS}
         elif key not in POLICY_FIELDS:
             raise ConfigError(key, value, f"must be {one_of(('preset', *POLICY_FIELDS))}")
-        elif isinstance(getattr(base, key), str):
-            changes[key] = value
-        elif isinstance(value, bool) or not isinstance(value, (int, float)) or value < 0:
-            raise ConfigError(key, value, "must be a number, not negative")
         else:
-            changes[key] = type(getattr(base, key))(value)
+            changes[key] = _policy_value(key, value, getattr(base, key))
     return replace(base, **changes)
+
+
+def _policy_value(key: str, value: Any, default: Any) -> Any:
+    """*value* of the field that has *default*; words are checked by `Policy`."""
+    if isinstance(default, str):
+        return value
+    try:
+        return _POLICY_NUMBERS.get(key, Seconds()).read(value)
+    except ValueError as exc:
+        raise ConfigError(key, value, str(exc)) from None
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,7 @@ class LoadClient:
     def give_up(self) -> None:
         """Count what is outstanding as lost; what still arrives does not count."""
         self._over = True
+        self._left = 0
         self._check.close()
 
     async def close(self) -> None:

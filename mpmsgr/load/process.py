@@ -32,6 +32,7 @@ async def _serve(plan: LoadPlan) -> int:
     try:
         await generator.connect()
     except ConnectError as error:
+        await generator.close()
         _say(op="failed", attempts=error.attempts, cause=str(error.cause or ""))
         return 1
     _say(op="connected")

@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable, Collection
 
 from mpmsgr.errors import ConfigError
-from mpmsgr.wire.address import split_address
+from mpmsgr.wire.address import EntityAddr, split_address
 
 log = logging.getLogger("mpmsgr.accepter")
 
@@ -143,7 +143,7 @@ class Accepter:
     def _accept(self, listener: socket.socket) -> None:
         for _ in range(_AT_ONCE):
             try:
-                sock, _peer = listener.accept()
+                sock, peer = listener.accept()
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as err:
@@ -155,20 +155,21 @@ class Accepter:
                     return
             else:
                 self._pause_s = _PAUSE_S
-                self._serve(sock)
+                self._serve(sock, EntityAddr.from_socket(peer))
 
-    def _serve(self, sock: socket.socket) -> None:
+    def _serve(self, sock: socket.socket, peer: EntityAddr) -> None:
         sock.setblocking(False)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        task = self._loop.create_task(self._connect(sock))
+        task = self._loop.create_task(self._connect(sock, peer))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _connect(self, sock: socket.socket) -> None:
+    async def _connect(self, sock: socket.socket, peer: EntityAddr) -> None:
         try:
+            sock.getpeername()
             await self._loop.connect_accepted_socket(self._factory, sock)
         except OSError as err:
-            log.info("an accepted socket was gone at once: %s", err)
+            log.warning("peer %s: gone at once: %s", peer, err.strerror)
             sock.close()
 
     def _failed(self, listener: socket.socket, err: OSError) -> None:

@@ -50,7 +50,8 @@ _UNREAD_LIMIT = 4 * 1024 * 1024
 class Driver:
     """The sockets and timers of one endpoint, on the running loop.
 
-    on_answer(session): a keepalive came back. dial_timeout_s: for TCP alone.
+    on_answer(session): a keepalive came back; advertise: what is announced in place of the
+    address a socket was accepted at.
     """
 
     def __init__(self, endpoint: Endpoint, sink: Sink, advertise: EntityAddr | None) -> None:
@@ -58,7 +59,7 @@ class Driver:
         self.sink = sink
         self.buffer = memoryview(bytearray(_RECEIVE_BUFFER))
         self.on_answer: Callable[[Session], None] = lambda session: None
-        self._advertise = advertise
+        self.advertise = advertise
         self._loop = asyncio.get_running_loop()
         self._dirty: set[Pipe] = set()
         self._soon: set[Pipe] = set()
@@ -103,7 +104,7 @@ class Driver:
 
     def accepted(self, transport: PipeTransport, peer: EntityAddr, own: EntityAddr) -> Pipe:
         """A socket was accepted."""
-        announced = self._advertise or own._replace(nonce=self.endpoint.addr.nonce)
+        announced = self.advertise or own._replace(nonce=self.endpoint.addr.nonce)
         pipe = self.endpoint.accept(peer, announced, self.now())
         pipe.handle = transport
         self.run()

@@ -12,8 +12,7 @@ from mpmsgr.session.actions import Close, Deliver, Event, EventKind, Write
 from mpmsgr.session.endpoint import Endpoint
 from mpmsgr.session.inject import DelayQueue, Injector
 from mpmsgr.session.pipe import Pipe
-from mpmsgr.session.session import Session
-from mpmsgr.session.states import State
+from mpmsgr.session.session import Pause, Session
 from mpmsgr.wire.address import EntityAddr
 from mpmsgr.wire.crc import Bytes
 from mpmsgr.wire.v1.parcel import raw_ids
@@ -71,6 +70,11 @@ class DelayedDelivery:
         queue = self._queues.pop(session, None)
         return queue.flush() if queue is not None else []
 
+    def flush_all(self) -> None:
+        """Deliver everything now."""
+        for session in list(self._queues):
+            self.flush(session)
+
     def close(self) -> None:
         """Forget everything."""
         for session in list(self._queues):
@@ -83,34 +87,33 @@ class DribblingTransport:
     def __init__(self, transport: asyncio.Transport, injector: Injector, pipe: Pipe) -> None:
         self._transport, self._injector, self._pipe = transport, injector, pipe
         self._loop = asyncio.get_running_loop()
-        self._rest = b""
+        self._rest = bytearray()
 
     def write(self, data: Bytes) -> None:
         """Write all of *data*, sooner or later."""
-        if self._rest:
-            self._rest += data
-            return
-        size = self._injector.write_size(self._pipe.session)
-        if not size or size >= len(data):
-            self._transport.write(data)
-            return
-        self._transport.write(data[:size])
-        self._rest = bytes(data[size:])
-        self._loop.call_soon(self._go_on)
+        waiting = bool(self._rest)
+        self._rest += data
+        if not waiting:
+            self._go_on()
 
     def writelines(self, parts: Iterable[Bytes]) -> None:
         """Write all of *parts*."""
         self.write(b"".join(parts))
 
     def _go_on(self) -> None:
-        rest, self._rest = self._rest, b""
-        if rest:
-            self.write(rest)
+        if not self._rest or self._transport.is_closing():
+            return
+        size = self._injector.write_size(self._pipe.session) or len(self._rest)
+        self._transport.write(bytes(self._rest[:size]))
+        del self._rest[:size]
+        if self._rest:
+            self._loop.call_soon(self._go_on)
 
     def close(self) -> None:
         """Write what is left, then close."""
-        self._transport.write(self._rest)
-        self._rest = b""
+        rest, self._rest = self._rest, bytearray()
+        if rest and not self._transport.is_closing():
+            self._transport.write(bytes(rest))
         self._transport.close()
 
     def __getattr__(self, name: str) -> Any:
@@ -124,7 +127,7 @@ class FaultyDriver(Driver):
         self, endpoint: Endpoint, sink: Sink, advertise: EntityAddr | None, injector: Injector
     ) -> None:
         self._injector = injector
-        self._delayed = DelayedDelivery(injector, sink.deliver)
+        self._delayed = DelayedDelivery(injector, self._deliver_now)
         super().__init__(endpoint, sink, advertise)
 
     def receive_buffer(self, pipe: Pipe | None) -> memoryview:
@@ -149,7 +152,8 @@ class FaultyDriver(Driver):
 
     def _received_late(self, pipe: Pipe, data: bytes) -> None:
         super().received(pipe, data)
-        if isinstance(pipe.handle, PipeTransport):
+        paused = pipe.session.paused if pipe.session else Pause(0)
+        if isinstance(pipe.handle, PipeTransport) and not (paused or pipe.closed):
             pipe.handle.resume_reading()
 
     def landed(self, pipe: Pipe, size: int) -> None:
@@ -171,16 +175,37 @@ class FaultyDriver(Driver):
     def _deliver(self, action: Deliver) -> None:
         self._delayed.deliver(action.session, action.raws)
 
+    def _deliver_now(self, session: Session, raws: list[Bytes]) -> None:
+        """Deliver what was held back as if it had just come: what handlers do waits for its end."""
+        before, self._executing = self._executing, True
+        try:
+            self.sink.deliver(session, raws)
+        finally:
+            self._executing = before
+        self.run()
+
     def _event(self, action: Event) -> None:
-        if action.kind in (EventKind.RESET, EventKind.REMOTE_RESET):
+        if action.kind is EventKind.REMOTE_RESET:
             self._delayed.discard(action.session)
         super()._event(action)
 
     def _close(self, action: Close) -> None:
         session = action.pipe.session
-        if session is not None and session.state is not State.CLOSED:
-            self._delayed.flush(session)
+        if session is not None:
+            self._lost(session)
         super()._close(action)
+
+    def _lost(self, session: Session) -> None:
+        """Deliver now what is held back of *session*, or forget it with a lossy one (spec §10)."""
+        if session.lossy:
+            self._delayed.discard(session)
+        else:
+            self._delayed.flush(session)
+
+    async def drain(self) -> None:
+        """See `Driver`; what is held back is delivered now."""
+        self._delayed.flush_all()
+        await super().drain()
 
     async def close(self) -> None:
         """See `Driver`."""

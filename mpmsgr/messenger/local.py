@@ -44,7 +44,7 @@ class LocalSink:
         nonce = session.peer_addr.nonce
         for raw in raws:
             self.dispatch(con, decode_raw(raw, nonce))
-        if con.held_bytes > session.policy.outbox_bytes:
+        if con.held_bytes > session.held_limit:
             self._overrun(session)
 
     def dispatch(self, con: LocalConnection, m: Message) -> None:

@@ -86,6 +86,7 @@ class Messenger:
         self._local: LocalSink | None = None
         self._accepters: list[Accepter] = []
         self._waiting_listeners: list[socket.socket] = []
+        self._bound: list[EntityAddr] = []
         self._loopback: LoopbackConnection | None = None
 
     # life
@@ -131,6 +132,8 @@ class Messenger:
         bound = [EntityAddr.from_socket(sock.getsockname(), self._nonce) for sock in listeners]
         if self._advertise is not None:
             self._advertise = self._advertise._replace(nonce=self._nonce)
+        self._running().advertise = self._advertise
+        self._bound = bound
         self.endpoint.addr = self._advertise or bound[0]
         self._waiting_listeners += listeners
         self._accept_if_ready()
@@ -154,18 +157,21 @@ class Messenger:
         accepter.start()
 
     async def rebind(self, avoid_ports: Collection[int] = ()) -> EntityAddr:
-        """Listen on another port, as another incarnation (dispatch spec §6): nonce + 1000000.
+        """Listen on other ports, as another incarnation (dispatch spec §6): nonce + 1000000.
 
-        Every session ends with a reset. Ports of *avoid_ports* and the present one are not taken.
-        Raises ConfigError.
+        Every session ends with a reset. Ports of *avoid_ports* and the present ones are not
+        taken. Raises ConfigError where no other is free, MessengerError where none was bound;
+        then everything stays as it is.
         """
-        old = self.addr
+        if not self._bound:
+            raise MessengerError("the messenger is not bound: there is nothing to move")
+        avoid = {*avoid_ports, *(addr.port for addr in self._bound)}
+        listeners = bind_sockets([_any_port(addr) for addr in self._bound], avoid)
         await self.stop_accepting()
         self.endpoint.mark_down_all("we moved to another address")
         self._running().run()
         self._nonce = (self._nonce + 1_000_000) & 0xFFFFFFFF
-        host = f"[{old.host}]" if ":" in old.host else old.host
-        self.listen(bind_sockets([f"{host}:0"], {*avoid_ports, old.port}))
+        self.listen(listeners)
         return self.addr
 
     async def stop_accepting(self) -> None:
@@ -191,7 +197,7 @@ class Messenger:
         deadline = self.now() + (self._drain_s if drain_s is None else drain_s)
         try:
             async with asyncio.timeout_at(deadline):
-                await self._driver.sink.drain()
+                await self._driver.drain()
                 await self._outboxes_empty()
         except TimeoutError:
             pass
@@ -370,6 +376,12 @@ def _advertised(text: str, nonce: int) -> EntityAddr:
     except (ValueError, OSError) as err:
         raise ConfigError("advertise", text, f"must be HOST:PORT that resolves ({err})") from None
     return EntityAddr.from_socket(name, nonce)
+
+
+def _any_port(addr: EntityAddr) -> str:
+    """The bind that takes any free port of *addr*'s host."""
+    host = f"[{addr.host}]" if ":" in addr.host else addr.host
+    return f"{host}:0"
 
 
 def _target(addr: str | EntityAddr) -> Target:

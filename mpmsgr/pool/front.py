@@ -119,7 +119,7 @@ class PoolFront:
         lane.held_bytes += size
         self._bytes -= size
         session = lane.session
-        if lane.held_bytes > session.policy.outbox_bytes:
+        if lane.held_bytes > session.held_limit:
             self._driver.endpoint.overrun(session, self._driver.now())
 
     def _hold_no_more(self, lane: SessionLane) -> None:
@@ -261,6 +261,7 @@ class PoolFront:
     def _completed(self, worker: Worker, records: list[OutRecord]) -> None:
         endpoint, now = self._driver.endpoint, self._driver.now()
         revive = Parcel.revive
+        more: list[Any]  # the rest, where there are pushes
         for con_id, count, out, *more in records:
             lane = self._by_id.get(con_id)
             if lane is None:
@@ -307,12 +308,12 @@ class PoolFront:
         for con_id in ids:
             lane = self._by_id.get(con_id)
             if lane is not None:
-                self._driver.endpoint.mark_down(lane.session)
-                self._paused.discard(lane.session)
                 lane.over = True
+                self._driver.endpoint.mark_down(lane.session)
+                self._driver.run()  # what came before may still be delivered
+                self._paused.discard(lane.session)
                 if not lane.inflight and not lane.waiting:
                     self._remove(lane)
-        self._driver.run()
 
     def _forget(self, items: list[Any]) -> None:
         self._bytes -= sum(map(len, items))

@@ -44,7 +44,8 @@ class RemoteConnection(Connection):
         self.dirty = False
         self._out: list[Any] = []
         self._pushes: list[int] = []
-        self._outbox_full, self._outbox_bytes, self._full_with = "block", 0, 0
+        self._limit = self._full_with = 0  # of the outbox, for pushes; what is in it if it is full
+        self._blocks = False
         self._pushed = self._asked = 0  # bytes since the last answer; of these, when we asked
         self._room: asyncio.Future[None] | None = None  # while somebody waits for it
         self._runtime = runtime
@@ -55,7 +56,8 @@ class RemoteConnection(Connection):
         self.peer_addr = EntityAddr.parse(intro.peer_addr)
         self.my_addr = EntityAddr.parse(intro.my_addr or "-")
         self.features, self.lossy = intro.features, intro.lossy
-        self._outbox_full, self._outbox_bytes = intro.outbox_full, intro.outbox_bytes
+        self._limit = 0 if intro.outbox_full == "drop_oldest" else intro.outbox_bytes
+        self._blocks = intro.outbox_full == "block"
         self._full_with = intro.full_with
         self._pushed -= self._asked
         self._asked = 0
@@ -71,7 +73,7 @@ class RemoteConnection(Connection):
 
     def detach(self) -> None:
         """The session is no longer told about here: whether it is full, or over."""
-        self._outbox_bytes = self._full_with = self._pushed = self._asked = 0
+        self._limit = self._full_with = self._pushed = self._asked = 0
         self._wake_senders()
 
     def _wake_senders(self) -> None:
@@ -80,16 +82,11 @@ class RemoteConnection(Connection):
             room.set_result(None)
 
     def _is_full(self) -> bool:
-        return self._full_with > 0 or 0 < self._outbox_bytes <= self._pushed
+        return self._limit > 0 and (self._full_with > 0 or self._pushed >= self._limit)
 
     def _asks(self) -> bool:
         """Is it time to ask how full the outbox is? Early enough not to have to wait."""
-        limit = self._outbox_bytes
-        return 0 < limit < 2 * self._pushed and not self._asked and self._blocks_or_fails
-
-    @property
-    def _blocks_or_fails(self) -> bool:
-        return self._outbox_full != "drop_oldest"
+        return 2 * self._pushed > self._limit > 0 and not self._asked
 
     def send_message(self, m: Any, data: Bytes = b"") -> bool:
         """See `Connection.send_message`."""
@@ -100,14 +97,13 @@ class RemoteConnection(Connection):
         runtime = self._runtime
         push = not m.tid or m.src is runtime.name  # that name is ours: it went to another before
         if push:
-            if self._blocks_or_fails and self._is_full():
-                nbytes = max(self._full_with, self._pushed)
-                raise OutboxFull(self.peer_addr, nbytes, self._outbox_bytes)
+            if self._is_full():
+                raise OutboxFull(self.peer_addr, max(self._full_with, self._pushed), self._limit)
             m.tid, m.src = m.tid or runtime.tids.next(), runtime.name
         head, body = encode_parts(m, runtime.name, limits=runtime.limits)
         if push:
             self._pushes.append(len(self._out) // 2)
-            self._pushed += sum(map(len, body))
+            self._pushed += sum(map(len, body)) if self._limit else 0
         self._out += (head, body[0] if len(body) == 1 else body)
         if not self.dirty:
             runtime.has_output(self)
@@ -115,7 +111,7 @@ class RemoteConnection(Connection):
 
     async def send(self, m: Any, data: Bytes = b"") -> bool:
         """See `Connection.send`."""
-        while self._outbox_full == "block" and self._is_full() and not self.gone:
+        while self._blocks and self._is_full() and not self.gone:
             if self._room is None:
                 self._room = asyncio.get_running_loop().create_future()
             await asyncio.shield(self._room)
@@ -138,10 +134,10 @@ class RemoteConnection(Connection):
     def take_record(self) -> OutRecord:
         """What happened since the last batch."""
         record: OutRecord = (self.id, self.completed, self._out)
-        asks = self._asks()
-        if self._pushes or asks:
-            record = (self.id, self.completed, self._out, self._pushes, asks)
+        if self._pushes or self._pushed:
+            asks = self._asks()
+            record = (*record, self._pushes, asks)
             self._pushes = []
-            self._asked += self._pushed if asks else 0
+            self._asked = self._pushed if asks else self._asked
         self.completed, self._out, self.dirty = 0, [], False
         return record

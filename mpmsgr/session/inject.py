@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
@@ -43,8 +44,13 @@ class Injection:
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)!r}: must be from 0 to 1")
         for name in ("socket_failures", "delay_max_s", "internal_delay_s"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} is {getattr(self, name)!r}: must not be negative")
+            if not 0 <= getattr(self, name) < math.inf:
+                found = getattr(self, name)
+                raise ValueError(f"{name} is {found!r}: must not be negative, nor infinite")
+        for name, type_ in (("peer_types", str), ("sessions", int), ("delay_types", int)):
+            for item in getattr(self, name):
+                if not isinstance(item, type_):
+                    raise ValueError(f"{name} has {item!r}: must be {type_.__name__}")
         for label in self.peer_types:
             parse_type(label)
 

@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from mpmsgr.session.pipe import Pipe
 
 
+_HELD_AT_LEAST = 256 * 1024
+
+
 class Pause(IntFlag):
     """Why we do not read a session's socket."""
 
@@ -143,6 +146,13 @@ class Session:
         """Bytes that may still be queued for the peer; negative above the limit."""
         limit = self.policy.outbox_bytes
         return limit - self.outbox.nbytes if limit else 1 << 62
+
+    @property
+    def held_limit(self) -> int:
+        """Bytes of its messages that may wait while it is full; what one read brings at the least,
+        or each would be an overrun.
+        """
+        return max(self.policy.outbox_bytes, _HELD_AT_LEAST)
 
     @property
     def can_dial(self) -> bool:

@@ -218,11 +218,29 @@ def test_who_forgot_the_session_is_taken_in_anew(new_peer: NewPeer, connections:
             assert (peer.answered, peer.messages[0].seq) == ([3], 1)
 
 
+def test_who_forgot_the_session_gets_what_it_did_not_acknowledge(new_peer: NewPeer) -> None:
+    """A lossless_peer has no resetcheck: the answer goes on to the new session, its seq kept."""
+    with new_peer() as old:
+        old.cut(link_with_an_unread_answer(old))
+        with new_peer(listener=old.listener) as peer:
+            assert peer.open().handshake.tags == ["RETRY_GLOBAL", "READY"]
+            peer.until(lambda: peer.messages, "the answer to the other session's command")
+            assert [(m.tid, m.seq) for m in peer.messages] == [(2, 2)]
+
+
 def settled(peer: OsdPeer) -> Link:
     """A connection over which one command was answered, acks and all."""
     link = peer.open()
     peer.ask(1)
     peer.settle()
+    return link
+
+
+def link_with_an_unread_answer(peer: OsdPeer) -> Link:
+    """A connection over which command 2 was answered, which nobody here has noticed."""
+    link = settled(peer)
+    peer.ask(2)
+    peer.unread(link, ANSWER_SIZE)
     return link
 
 
@@ -307,11 +325,18 @@ def test_an_osd_told_to_wait_calls_again(new_peer: NewPeer) -> None:
     with new_peer(BEFORE) as peer:
         caller = collision(peer)
         for _ in range(2):
-            assert run(peer, peer.answer(caller)).tags == ["WAIT"]
+            tell_to_wait(peer, caller)
             caller = peer.called()
         ours, theirs = race(peer, caller, we_first=True)
         assert (ours.tags, theirs.tags) == (["RETRY_GLOBAL", "SEQ"], [])
         both_went_on(peer)
+
+
+def tell_to_wait(peer: OsdPeer, caller: socket.socket) -> None:
+    """Let the OSD lose a race; it hangs up."""
+    link = peer.answer(caller)
+    assert run(peer, link).tags == ["WAIT"]
+    peer.until(lambda: link.pipe.closed, "the OSD hangs up")
 
 
 def collision(peer: OsdPeer) -> socket.socket:
@@ -320,9 +345,7 @@ def collision(peer: OsdPeer) -> socket.socket:
     Command 2 arrived but its answer did not, command 3 did not. Returns the OSD's call, unanswered;
     our own connection is wanted.
     """
-    link = settled(peer)
-    peer.ask(2)
-    peer.unread(link, ANSWER_SIZE)
+    link = link_with_an_unread_answer(peer)
     with peer.spoiling(lost):
         peer.ask(3)
     peer.cut(link)

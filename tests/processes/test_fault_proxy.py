@@ -10,6 +10,8 @@ from tests.fault_proxy import FATAL, FaultProxy, Kind, proxy_in_thread
 from tests.processes.supervisor_harness import Running
 
 SESSIONS = 50
+#: Less than any time-out of a session, in seconds: faults that show are noticed when they happen.
+PATIENCE_S = 8.0
 
 
 def faulty_run(
@@ -44,6 +46,7 @@ def check(report: LoadReport, proxy: FaultProxy, *, count: int, faults: int) -> 
     assert report.violations == []
     assert (report.sent, report.answered, report.resets) == (count, count, 0), report.text()
     assert not report.errors
+    assert report.latency.max_s < PATIENCE_S, report.text()
     assert all(proxy.counts[kind.value] for kind in Kind), proxy.counts
     ended = sum(proxy.counts[kind.value] for kind in FATAL)
     assert ended >= faults, proxy.counts
