@@ -266,16 +266,18 @@ class Dialogue:
     # time
 
     def until(self, at: float) -> None:
-        """Turn the clock to *at*; whoever asked to be woken is."""
-        while (wake := self._next_wake(at)) is not None:
-            self.now = max(self.now, wake.at)
-            self._wakes.remove(wake)
-            if wake.target.wake_at == wake.at:
-                self.endpoint.wake(wake.target, self.now)
-                self.execute()
+        """Turn the clock to *at*; whoever asked to be woken is, and what is due is written."""
+        self.flush()
+        while (due := self._next_at()) <= at:
+            self.now = max(self.now, due)
+            for wake in [wake for wake in self._wakes if wake.at <= self.now]:
+                self._wakes.remove(wake)
+                if wake.target.wake_at == wake.at:
+                    self.endpoint.wake(wake.target, self.now)
+                    self.execute()
             self._flush_soon()
+            self.flush()
         self.now = at
-        self._flush_soon()
 
     def turn(self, seconds: float) -> None:
         """Turn the clock on."""
@@ -287,9 +289,9 @@ class Dialogue:
         while len(self.dials) == dials:
             self.until(min(wake.at for wake in self._wakes if wake.target.wake_at == wake.at))
 
-    def _next_wake(self, until: float) -> Wake | None:
-        due = [wake for wake in self._wakes if wake.at <= until]
-        return min(due, key=lambda wake: wake.at) if due else None
+    def _next_at(self) -> float:
+        times = [*self._soon.values(), *(wake.at for wake in self._wakes)]
+        return min(times, default=float("inf"))
 
     # executing
 

@@ -35,6 +35,7 @@ async def _serve(plan: LoadPlan) -> int:
         await generator.close()
         _say(op="failed", attempts=error.attempts, cause=str(error.cause or ""))
         return 1
+    loop.relax_collector()
     _say(op="connected")
     await orders.go.wait()
     report = await generator.run()

@@ -101,7 +101,8 @@ class Runner(Generic[C]):
         """Give up what runs and what waits for it."""
         self._cancelled = True
         for task in self._tasks:
-            task.cancel()
+            # Not before its first step, or what it is to await would never be awaited.
+            asyncio.get_running_loop().call_soon(task.cancel)
 
     # messages
 

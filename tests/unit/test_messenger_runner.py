@@ -1,0 +1,359 @@
+"""Running dispatchers: one callback of a connection at a time, whatever it does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from mpmsgr import Connection, Dispatcher, ErrorCode, Message, RemoteError, SessionReset
+from mpmsgr.dispatch.chain import Chain
+from mpmsgr.dispatch.dispatcher import Result
+from mpmsgr.dispatch.payload import PayloadError, unpack
+from mpmsgr.messenger.runner import Lane, Runner
+from mpmsgr.wire.message import ERROR_REPLY
+from tests.support import eventually_async
+from tests.unit.messenger_peers import (
+    ECHO,
+    SILENT,
+    Recorder,
+    both_loops,
+    client,
+    connected,
+    pending,
+    place,
+    serving,
+)
+
+TYPE = 0x9001
+
+
+class Peer:
+    """A connection that keeps what is sent."""
+
+    def __init__(self) -> None:
+        self.sent: list[Message] = []
+        self.lane = Lane()
+
+    def send_message(self, m: Message, data: bytes = b"") -> bool:
+        self.sent.append(m)
+        return True
+
+
+class Calls(Dispatcher):
+    """Whose `dispatch` is a function of the test."""
+
+    def __init__(self, function: Callable[[Message], Any]) -> None:
+        self.function = function
+
+    def dispatch(self, con: Connection, m: Message) -> Any:
+        return self.function(m)
+
+
+def runner_of(*dispatchers: Dispatcher) -> tuple[Runner[Any], list[object]]:
+    """A runner, and the list of what it has completed."""
+    chain, done = Chain(), list[object]()
+    for dispatcher in dispatchers:
+        chain.add_tail(dispatcher)
+    return Runner[Any](chain, done.append), done
+
+
+def numbered(count: int) -> list[Message]:
+    return [Message(TYPE, b"%d" % i, tid=i + 1) for i in range(count)]
+
+
+@both_loops
+async def test_async_callbacks_of_a_lane_do_not_overlap() -> None:
+    log: list[str] = []
+
+    async def handle(m: Message) -> None:
+        log.append(f"begin {m.tid}")
+        for _ in range(m.tid % 3):
+            await asyncio.sleep(0)
+        log.append(f"end {m.tid}")
+
+    def either(m: Message) -> Awaitable[None] | None:
+        if m.tid % 4:
+            return handle(m)
+        log.extend((f"begin {m.tid}", f"end {m.tid}"))
+        return None
+
+    runner, done = runner_of(Calls(either))
+    peer = Peer()
+    for m in numbered(12):
+        runner.submit(peer.lane, peer, m)
+    await runner.stop()
+    assert log == [f"{what} {tid}" for tid in range(1, 13) for what in ("begin", "end")]
+    assert done == [peer] * 12
+
+
+@both_loops
+async def test_lanes_do_not_wait_for_each_other() -> None:
+    gate, log = asyncio.Event(), list[int]()
+
+    async def handle(m: Message) -> None:
+        if m.tid == 1:
+            await gate.wait()
+        log.append(m.tid)
+
+    runner, _ = runner_of(Calls(handle))
+    peers = [Peer(), Peer()]
+    for m in numbered(4):
+        peer = peers[m.tid > 2]
+        runner.submit(peer.lane, peer, m)
+    await eventually_async(lambda: log == [3, 4])
+    gate.set()
+    await runner.stop()
+    assert log == [3, 4, 1, 2]
+
+
+@pytest.mark.parametrize("later", [False, True])
+@pytest.mark.parametrize(
+    ("error", "code", "text"),
+    [
+        (ValueError("x"), ErrorCode.HANDLER_FAILED, "handler failed: ValueError: x"),
+        (RemoteError(1234, "no"), 1234, "no"),
+        (PayloadError(TYPE, "odd"), ErrorCode.BAD_PAYLOAD, "odd"),
+        (SessionReset("there", 2), ErrorCode.HANDLER_FAILED, "handler failed: SessionReset: "),
+        (ValueError("x" * 10_000), ErrorCode.HANDLER_FAILED, "handler failed: ValueError: xxx"),
+    ],
+)
+@both_loops
+async def test_an_exception_is_an_error_reply(
+    error: Exception, code: int, text: str, later: bool
+) -> None:
+    def fail(m: Message) -> None:
+        raise error
+
+    async def fail_later(m: Message) -> None:
+        await asyncio.sleep(0)
+        raise error
+
+    runner, done = runner_of(Calls(fail_later if later else fail))
+    peer = Peer()
+    runner.submit(peer.lane, peer, Message(TYPE, tid=7, priority=200))
+    await runner.stop()
+    (reply,) = peer.sent
+    assert (reply.type, reply.tid, reply.priority, len(done)) == (ERROR_REPLY, 7, 200, 1)
+    facts = unpack(reply)
+    assert facts["code"] == code
+    assert facts["text"].startswith(text)
+    assert len(facts["text"]) <= 4096
+
+
+@both_loops
+async def test_a_handler_whose_task_was_cancelled_answers_too() -> None:
+    async def handle(m: Message) -> None:
+        other = asyncio.ensure_future(asyncio.sleep(60))
+        other.cancel()
+        await other
+
+    runner, done = runner_of(Calls(handle))
+    peer = Peer()
+    for m in numbered(2):
+        runner.submit(peer.lane, peer, m)
+    await runner.stop()
+    assert [unpack(m)["text"] for m in peer.sent] == ["handler failed: CancelledError: "] * 2
+    assert done == [peer, peer]
+
+
+@both_loops
+async def test_who_cannot_read_an_error_reply_gets_none() -> None:
+    runner, _ = runner_of(Calls(lambda m: 1 / 0))
+    peer = Peer()
+    for m in (Message(17, tid=5), Message(TYPE, tid=0), Message(ERROR_REPLY, tid=5)):
+        runner.submit(peer.lane, peer, m)
+    assert peer.sent == []
+
+
+@both_loops
+async def test_only_false_passes_a_message_on() -> None:
+    asked: list[str] = []
+
+    def answer(name: str, value: object, later: bool) -> Dispatcher:
+        async def give_later(m: Message) -> object:
+            asked.append(name)
+            return value
+
+        def give(m: Message) -> object:
+            asked.append(name)
+            return value
+
+        return Calls(give_later if later else give)
+
+    for first in (False, True):
+        for second in (False, True):
+            for taken in (None, True):
+                asked.clear()
+                chain = [answer("a", False, first), answer("b", taken, second)]
+                runner, _ = runner_of(*chain, answer("c", None, False))
+                peer = Peer()
+                runner.submit(peer.lane, peer, Message(TYPE, tid=1))
+                await runner.stop()
+                assert asked == ["a", "b"]
+                assert peer.sent == []
+
+
+@pytest.mark.parametrize("later", [False, True])
+@both_loops
+async def test_a_message_everybody_passes_on(later: bool) -> None:
+    async def no_later(m: Message) -> bool:
+        return False
+
+    runner, done = runner_of(Calls(no_later if later else lambda m: False))
+    peer = Peer()
+    runner.submit(peer.lane, peer, Message(TYPE, tid=1))
+    await runner.stop()
+    assert [unpack(m)["code"] for m in peer.sent] == [ErrorCode.UNHANDLED]
+    assert done == [peer]
+
+
+# events
+
+
+class Listens(Dispatcher):
+    """Notes events; fails, or stops the chain, if told to."""
+
+    def __init__(self, log: list[str], name: str, does: object, later: bool) -> None:
+        self.log, self.name, self.does, self.later = log, name, does, later
+
+    def handle_reset(self, con: Connection) -> Result:
+        return self._later() if self.later else self._now()
+
+    handle_accept = handle_reset
+
+    def _now(self) -> Any:
+        self.log.append(self.name)
+        if isinstance(self.does, BaseException):
+            raise self.does
+        return self.does
+
+    async def _later(self) -> Any:
+        await asyncio.sleep(0)
+        return self._now()
+
+
+@pytest.mark.parametrize("later", [False, True])
+@pytest.mark.parametrize(
+    ("event", "does", "asked"),
+    [
+        ("reset", None, "ab"),
+        ("reset", True, "a"),
+        ("reset", ValueError("x"), "ab"),
+        ("accept", True, "ab"),
+        ("accept", ValueError("x"), "ab"),
+        ("accept", asyncio.CancelledError(), "ab"),
+    ],
+)
+@both_loops
+async def test_events(event: str, does: object, asked: str, later: bool) -> None:
+    if isinstance(does, asyncio.CancelledError) and not later:
+        return
+    log: list[str] = []
+    runner, done = runner_of(Listens(log, "a", does, later), Listens(log, "b", None, later))
+    peer = Peer()
+    runner.submit(peer.lane, peer, event)
+    await runner.stop()
+    assert "".join(log) == asked
+    assert done == [peer]
+
+
+@both_loops
+async def test_events_and_messages_take_turns() -> None:
+    log: list[str] = []
+
+    async def handle(m: Message) -> None:
+        await asyncio.sleep(0)
+        log.append(bytes(m.front).decode())
+
+    runner, _ = runner_of(Calls(handle), Listens(log, "accept", None, True))
+    peer = Peer()
+    first, second = numbered(2)
+    for item in (first, "accept", second):
+        runner.submit(peer.lane, peer, item)
+    await runner.stop()
+    assert log == ["0", "accept", "1"]
+
+
+# start and stop
+
+
+@both_loops
+async def test_start_and_stop(caplog: pytest.LogCaptureFixture) -> None:
+    log: list[str] = []
+
+    class Hooks(Dispatcher):
+        def __init__(self, name: str, fails: bool = False) -> None:
+            self.name, self.fails = name, fails
+
+        async def on_start(self) -> None:
+            log.append(f"start {self.name}")
+
+        def on_stop(self) -> None:
+            log.append(f"stop {self.name}")
+            if self.fails:
+                raise ValueError("at the end")
+
+    runner, _ = runner_of(Hooks("a"), Hooks("b", fails=True))
+    await runner.start()
+    await runner.stop()
+    await runner.stop()
+    assert log == ["start a", "start b", "stop b", "stop a"]
+    assert "b: on_stop failed" in caplog.text
+
+
+@both_loops
+async def test_cancel_ends_what_runs_and_what_waits() -> None:
+    begun: list[int] = []
+
+    async def hang(m: Message) -> None:
+        begun.append(m.tid)
+        await asyncio.sleep(3600)
+
+    runner, _ = runner_of(Calls(hang))
+    peer, late = Peer(), Peer()
+    for m in numbered(5):
+        runner.submit(peer.lane, peer, m)
+    await eventually_async(lambda: begun)
+    runner.submit(late.lane, late, Message(TYPE, tid=9))  # its task has not begun yet
+    runner.cancel()
+    await asyncio.wait_for(runner.stop(), 5)
+    assert begun in ([1], [1, 9])
+
+
+@both_loops
+async def test_shutdown_gives_up_handlers_that_do_not_end() -> None:
+    class Hangs(Recorder):
+        async def dispatch(self, con: Connection, m: Message) -> None:  # type: ignore[override]
+            self.messages.append(m)
+            await asyncio.sleep(3600)
+
+    seen = Hangs(SILENT)
+    async with serving(seen, drain_s=0.05) as server, client() as messenger:
+        con = await connected(messenger, place(server))
+        tasks = [asyncio.ensure_future(con.request(Message(SILENT))) for _ in range(5)]
+        await eventually_async(lambda: seen.messages)
+        await asyncio.wait_for(server.shutdown(), 5)
+        for result in await asyncio.gather(*tasks, return_exceptions=True):
+            assert isinstance(result, SessionReset | RemoteError)
+        assert (len(seen.messages), pending(con)) == (1, 0)
+
+
+@both_loops
+async def test_shutdown_waits_for_handlers_that_end() -> None:
+    class Slow(Recorder):
+        async def dispatch(self, con: Connection, m: Message) -> None:  # type: ignore[override]
+            self.messages.append(m)
+            await asyncio.sleep(0.02)
+            con.send_message(m.reply(m.front))
+
+    seen = Slow()
+    async with serving(seen, drain_s=5) as server, client() as messenger:
+        con = await connected(messenger, place(server))
+        tasks = [asyncio.ensure_future(con.request(Message(ECHO, b"%d" % i))) for i in range(5)]
+        await eventually_async(lambda: seen.messages)
+        assert await server.shutdown() == 0
+        replies: list[Message] = await asyncio.gather(*tasks)
+        assert b"".join(bytes(m.front) for m in replies) == b"01234"
