@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Coroutine, Iterator
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from mpmsgr.errors import SessionReset
 from mpmsgr.messenger.client import connect as _connect
 from mpmsgr.messenger.connection import MessengerConnection
 from mpmsgr.messenger.stream import MessageStream
@@ -21,6 +23,9 @@ class SyncConnection:
 
     def __init__(self, con: MessengerConnection, loop: asyncio.AbstractEventLoop) -> None:
         self._con, self._loop = con, loop
+        self._lock = threading.Lock()
+        self._calls: set[Future[Any]] = set()
+        self._closed = False
 
     def request(self, m: Any, data: Bytes = b"", *, timeout: float | None = None) -> Any:
         """See `MessengerConnection.request`."""
@@ -56,7 +61,22 @@ class SyncConnection:
         return self._con
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        with self._lock:
+            if self._closed:
+                work.close()
+                raise SessionReset(self._con.peer_addr)
+            call = asyncio.run_coroutine_threadsafe(work, self._loop)
+            self._calls.add(call)
+        try:
+            return call.result()
+        finally:
+            self._calls.discard(call)
+
+    def close(self) -> None:
+        """Refuse calls from now on; returns when those of other threads have ended."""
+        with self._lock:
+            self._closed = True
+        wait(list(self._calls))
 
 
 @contextmanager
@@ -67,11 +87,13 @@ def connect(addr: str, **options: Any) -> Iterator[SyncConnection]:
     thread.start()
     try:
         entered = _connect(addr, **options)
-        con = asyncio.run_coroutine_threadsafe(entered.__aenter__(), loop).result()
+        opened = asyncio.run_coroutine_threadsafe(entered.__aenter__(), loop).result()
+        con = SyncConnection(opened, loop)
         try:
-            yield SyncConnection(con, loop)
+            yield con
         finally:
             asyncio.run_coroutine_threadsafe(entered.__aexit__(None, None, None), loop).result()
+            con.close()
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()

@@ -14,16 +14,22 @@ T = TypeVar("T")
 #: A worker is overloaded when it has so many more messages than the least busy one, or all it may
 #: hold.
 _OVERLOAD = 16
+#: A worker that has something to do, and completed nothing while others completed so much, may
+#: hang: no lane moves there because it holds so little.
+_STUCK_AFTER = 200
 
 
 class Worker:
-    """A worker as lanes see it: where it is, how much it may hold, how much it holds."""
+    """A worker as lanes see it: where it is, how much it may hold, how much it holds.
 
-    __slots__ = ("credit", "generation", "held", "lanes", "slot")
+    progress: how much all workers together had completed when this one last got anywhere.
+    """
+
+    __slots__ = ("credit", "generation", "held", "lanes", "progress", "slot")
 
     def __init__(self, slot: int, generation: int, credit: int) -> None:
         self.slot, self.generation, self.credit = slot, generation, credit
-        self.held = 0
+        self.held = self.progress = 0
         self.lanes: set[Lane[Any]] = set()
 
 
@@ -49,6 +55,7 @@ class Lanes(Generic[T]):
 
     def __init__(self) -> None:
         self.workers: dict[int, Worker] = {}
+        self._completed = 0
         self._waiting: dict[Lane[T], None] = {}  # in the order they began to wait
 
     def ready(self, slot: int, generation: int, credit: int) -> Worker:
@@ -76,7 +83,7 @@ class Lanes(Generic[T]):
         worker = lane.worker
         if worker is not None and (lane.inflight or not self._overloaded(worker)):
             return worker if worker.held < worker.credit else None
-        best = min(self.workers.values(), key=_load, default=None)
+        best = min(self.workers.values(), key=self._load, default=None)
         if best is None or best.held >= best.credit:
             return None
         self._move(lane, best)
@@ -85,8 +92,14 @@ class Lanes(Generic[T]):
     def _overloaded(self, worker: Worker) -> bool:
         if len(self.workers) < 2:
             return False
-        least = min(w.held for w in self.workers.values())
+        least = min(w.held for w in self.workers.values() if w is worker or not self._stuck(w))
         return worker.held >= min(2 * least + _OVERLOAD, worker.credit)
+
+    def _stuck(self, worker: Worker) -> bool:
+        return worker.held > 0 and self._completed - worker.progress > _STUCK_AFTER
+
+    def _load(self, worker: Worker) -> tuple[bool, int, int]:
+        return self._stuck(worker), worker.held, len(worker.lanes)
 
     def _move(self, lane: Lane[T], worker: Worker) -> None:
         if lane.worker is not None:
@@ -96,14 +109,20 @@ class Lanes(Generic[T]):
 
     def hand_out(self, lane: Lane[T], items: list[T]) -> None:
         """*items* go to the lane's worker."""
-        assert lane.worker is not None
-        lane.worker.held += len(items)
+        worker = lane.worker
+        assert worker is not None
+        if not worker.held:
+            worker.progress = self._completed
+        worker.held += len(items)
         lane.inflight.extend(items)
 
     def completed(self, lane: Lane[T], count: int) -> list[T]:
         """The first *count* messages in flight are done; returns them."""
-        assert lane.worker is not None
-        lane.worker.held -= count
+        worker = lane.worker
+        assert worker is not None
+        worker.held -= count
+        self._completed += count
+        worker.progress = self._completed
         done = lane.inflight[:count]
         del lane.inflight[:count]
         return done
@@ -141,7 +160,3 @@ class Lanes(Generic[T]):
             lane.worker = None
         lane.inflight.clear()
         lane.waiting.clear()
-
-
-def _load(worker: Worker) -> tuple[int, int]:
-    return worker.held, len(worker.lanes)

@@ -199,8 +199,11 @@ class Driver:
 
     def _close(self, action: Close) -> None:
         self._stop_dialling(action.pipe)
-        if isinstance(action.pipe.handle, PipeTransport):
-            action.pipe.handle.close()
+        transport = action.pipe.handle
+        if isinstance(transport, PipeTransport):
+            transport.close()
+            if transport.has_unsent:  # a peer that does not read would keep the socket for ever
+                self._loop.call_later(_CLOSE_S, transport.abort)
 
     def _stop_dialling(self, pipe: Pipe) -> None:
         """Cancel the dial of *pipe*, unless it has its socket: uvloop would close that without a

@@ -43,6 +43,11 @@ class PipeTransport(asyncio.BufferedProtocol):
         """Does the peer read too slowly? Nothing more is taken from the session then."""
         return self._write_paused
 
+    @property
+    def has_unsent(self) -> bool:
+        """Are there bytes that the kernel has not taken yet?"""
+        return self._transport is not None and self._transport.get_write_buffer_size() > 0
+
     # what asyncio calls
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

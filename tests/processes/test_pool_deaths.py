@@ -35,6 +35,8 @@ MODULES = {
 
         @handles(0x9002)
         def hang(con, m):
+            with open("hanging", "a") as file:
+                print(os.getpid(), file=file)
             time.sleep(600)
 
         @handles(0x9003)
@@ -77,7 +79,7 @@ class Outcome:
     last_at: float = 0.0
 
 
-async def load(con: MessengerConnection, stop: asyncio.Event, out: Outcome, width: int = 8) -> None:
+async def load(con: MessengerConnection, stop: asyncio.Event, out: Outcome, width: int) -> None:
     """Requests of *con*, *width* at a time, until *stop*; every one ends, in one way or another."""
 
     async def ask() -> None:
@@ -125,12 +127,13 @@ async def pid_of(con: MessengerConnection) -> int:
 
 
 async def under_load(
-    cons: list[MessengerConnection], outcomes: list[Outcome]
+    cons: list[MessengerConnection], outcomes: list[Outcome], width: int = 8
 ) -> tuple[asyncio.Event, list[asyncio.Task[None]]]:
     """Load on every session, going well."""
     stop = asyncio.Event()
     tasks = [
-        asyncio.ensure_future(load(con, stop, out)) for con, out in zip(cons, outcomes, strict=True)
+        asyncio.ensure_future(load(con, stop, out, width))
+        for con, out in zip(cons, outcomes, strict=True)
     ]
     await eventually_async(lambda: all(out.answered > 50 for out in outcomes), 20)
     return stop, tasks
@@ -157,12 +160,14 @@ def test_kill_9_of_a_worker_under_load(server: Serve) -> None:
     async def main(server: Serve) -> None:
         async with sessions(server, 8) as cons:
             homes = [await pid_of(con) for con in cons]
-            victim = homes[0]
             assert sorted(Counter(homes).values()) == [4, 4]
             outcomes = [Outcome() for _ in cons]
-            stop, tasks = await under_load(cons, outcomes)
+            # So little that no worker is overloaded: sessions stay where they are.
+            stop, tasks = await under_load(cons, outcomes, width=2)
             held = [asyncio.ensure_future(cons[0].request(Message(HANG))) for _ in range(3)]
-            await asyncio.wait(held, timeout=0.2)
+            await eventually_async(lambda: server.written("hanging"), 10)
+            victim = int(server.written("hanging")[0])
+            assert victim == homes[0]
             survivors = set(server.pids(WORKER)) - {victim}
             began = kill(victim)
             for error in await asyncio.gather(*held, return_exceptions=True):

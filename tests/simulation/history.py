@@ -119,6 +119,12 @@ class History:
             return
         host.send(host.connect(self._target(self.hosts[number])), op.amount)
 
+    def _connect(self, op: Op) -> None:
+        """The host connects, and has nothing to say."""
+        number = self._destination(op.host)
+        if number is not None:
+            self.hosts[op.host].connect(self._target(self.hosts[number]))
+
     def _target(self, server: Host) -> Target:
         nonce = server.endpoint.addr.nonce if self.plan.know_nonce else None
         return Target(server.ip, _PORT, nonce)

@@ -72,6 +72,12 @@ class Track:
         self.ended = False
         self.disposable = False
 
+    @property
+    def settled(self) -> bool:
+        """Did the session work, and was not reset since?"""
+        ups_and_downs = [kind for kind in self.events if kind is not EventKind.REFUSED]
+        return bool(ups_and_downs) and ups_and_downs[-1] in (EventKind.CONNECT, EventKind.ACCEPT)
+
     def __repr__(self) -> str:
         return f"{self.host.label}#{self.session.id}"
 

@@ -158,7 +158,7 @@ def _draw_ops(
     rng: Random, duration_s: float, hosts: int, churn: bool, peers: bool
 ) -> tuple[Op, ...]:
     kinds = {"send": 8.0, "push": 4.0, "cut": rng.choice((0.0, 2.0, 8.0))}
-    kinds |= {"stall": 0.5, "keepalive": 0.5}
+    kinds |= {"stall": 0.5, "keepalive": 0.5, "connect": 1.0}
     if peers:
         kinds["race"] = rng.choice((0.0, 2.0, 6.0))
     if churn:

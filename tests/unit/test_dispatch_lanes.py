@@ -109,6 +109,22 @@ def test_an_empty_lane_leaves_a_worker_that_is_full() -> None:
     assert put(lanes, Lane[int](), 3) is None, "now both are"
 
 
+def test_no_lane_moves_to_a_worker_that_gets_nowhere() -> None:
+    lanes = crew(workers=2)
+    hung, busy, other = Lane[int](), Lane[int](), Lane[int]()
+    hanging = put(lanes, hung, 1)
+    working = put(lanes, busy, 2)
+    assert hanging is not working
+    for i in range(300):
+        lanes.completed(busy, 1)
+        put(lanes, busy, i)
+    assert put(lanes, other, 3) is working
+    for i in range(40):
+        put(lanes, busy, i)
+    lanes.completed(other, 1)
+    assert put(lanes, other, 4) is working
+
+
 def test_with_one_worker_nothing_moves() -> None:
     lanes, lane = crew(1, credit=1000), Lane[int]()
     home = put(lanes, lane, *range(500))
