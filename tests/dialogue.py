@@ -30,6 +30,7 @@ from mpmsgr.session.endpoint import Endpoint, Timing
 from mpmsgr.session.pipe import Pipe
 from mpmsgr.session.policy import Policies, Policy
 from mpmsgr.session.session import Session, Target
+from mpmsgr.session.states import State
 from mpmsgr.wire.address import EntityAddr
 from mpmsgr.wire.features import SUPPORTED
 from mpmsgr.wire.limits import Limits
@@ -73,6 +74,11 @@ def reply(tag: Tag, connect_seq: int = 0, global_seq: int = 0, **fields: Any) ->
 def message(seq: int, tid: int = 0, **fields: Any) -> bytes:
     """The frame of a message from the peer."""
     return message_frame(Message(0x8001, b"front", tid=tid or seq, **fields), seq)
+
+
+def state_of(session: Session) -> State:
+    """The state at this moment: a type checker believes that an attribute keeps its value."""
+    return session.state
 
 
 class Line:

@@ -1,7 +1,9 @@
 """Lanes: the messages of a session, handled one after the other, on one worker at a time.
 
 A lane stays on its worker while it has messages there, so that order is kept by construction; it
-may move when it is empty and another worker has much less to do, or when its worker is gone.
+may move when it is empty and another worker has much less to do, or when its worker is gone. A
+worker that comes late takes over its share of lanes, one by one, while it has less to do than
+theirs: few messages that take long would never make the others look overloaded.
 """
 
 from __future__ import annotations
@@ -22,14 +24,15 @@ _STUCK_AFTER = 200
 class Worker:
     """A worker as lanes see it: where it is, how much it may hold, how much it holds.
 
-    progress: how much all workers together had completed when this one last got anywhere.
+    progress: how much all workers together had completed when this one last got anywhere; wanted:
+    lanes it is still to take over from others.
     """
 
-    __slots__ = ("credit", "generation", "held", "lanes", "progress", "slot")
+    __slots__ = ("credit", "generation", "held", "lanes", "progress", "slot", "wanted")
 
     def __init__(self, slot: int, generation: int, credit: int) -> None:
         self.slot, self.generation, self.credit = slot, generation, credit
-        self.held = self.progress = 0
+        self.held = self.progress = self.wanted = 0
         self.lanes: set[Lane[Any]] = set()
 
 
@@ -56,11 +59,15 @@ class Lanes(Generic[T]):
     def __init__(self) -> None:
         self.workers: dict[int, Worker] = {}
         self._completed = 0
+        self._late: Worker | None = None  # the last one that came, while it wants lanes
         self._waiting: dict[Lane[T], None] = {}  # in the order they began to wait
 
     def ready(self, slot: int, generation: int, credit: int) -> Worker:
         """A worker has come up; it may hold *credit* messages."""
+        lanes = sum(len(w.lanes) for w in self.workers.values())
         worker = self.workers[slot] = Worker(slot, generation, credit)
+        worker.wanted = lanes // len(self.workers)
+        self._late = worker if worker.wanted else self._late
         return worker
 
     def lost(self, slot: int, generation: int) -> list[tuple[Lane[T], list[T]]]:
@@ -69,6 +76,8 @@ class Lanes(Generic[T]):
         if worker is None or worker.generation != generation:
             return []
         del self.workers[slot]
+        if worker is self._late:
+            self._late = None
         held = []
         for lane in worker.lanes:
             lane.worker = None
@@ -81,13 +90,29 @@ class Lanes(Generic[T]):
         if lane.held:
             return None
         worker = lane.worker
-        if worker is not None and (lane.inflight or not self._overloaded(worker)):
-            return worker if worker.held < worker.credit else None
+        if worker is not None:
+            if not lane.inflight and self._late is not None and self._take_over(lane, worker):
+                return lane.worker
+            if lane.inflight or not self._overloaded(worker):
+                return worker if worker.held < worker.credit else None
         best = min(self.workers.values(), key=self._load, default=None)
         if best is None or best.held >= best.credit:
             return None
         self._move(lane, best)
         return best
+
+    def _take_over(self, lane: Lane[T], worker: Worker) -> bool:
+        """Does the worker that came late take *lane* from *worker*?"""
+        late = self._late
+        if late is None or late is worker or late.held > worker.held:
+            return False
+        if late.held >= late.credit or self._stuck(late):
+            return False
+        self._move(lane, late)
+        late.wanted -= 1
+        if not late.wanted:
+            self._late = None
+        return True
 
     def _overloaded(self, worker: Worker) -> bool:
         if len(self.workers) < 2:

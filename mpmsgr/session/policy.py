@@ -25,7 +25,8 @@ class Policy:
     idle_timeout_s the same without asking, standby_timeout_s until a parked session is given up.
     on_remote_reset: when the peer lost the session, "drop" what it did not acknowledge (Ceph's
     way), or "resend" it in the new session, marked as possibly seen; dedupe_window: of so many
-    messages per peer we remember which they were, and drop marked repeats of them (0 = none).
+    messages per peer we remember which they were, and drop marked repeats of them, unanswered
+    (0 = none).
     outbox_bytes: so much may wait to be sent or acknowledged (0 = no limit). Above it the peer's
     new requests wait, and for pushes outbox_full says: "block" (`send` waits, `send_message`
     raises OutboxFull), "fail" (both raise), "drop_oldest" (the oldest unsent pushes go).

@@ -1,4 +1,4 @@
-"""The session decision against a naive restatement of the spec, over the whole product of inputs."""
+"""The session decision against a naive restatement of the spec, over all combinations of inputs."""
 
 from __future__ import annotations
 
@@ -66,10 +66,13 @@ def told(row: Row) -> Answer:
 def everything() -> Iterator[Facts]:
     """Every combination that can make a difference: sequence numbers matter by their relation."""
     seqs, global_seqs = (0, 1, 2), (4, 5, 6)
-    inputs = product(
-        _YES_NO, _LIVE, _YES_NO, _YES_NO, seqs, (5,), seqs, global_seqs, _YES_NO, _YES_NO, _YES_NO
-    )
-    return (Facts(*values) for values in inputs)
+    flags = product(_YES_NO, repeat=6)
+    for (existing, lossy, server, resetcheck, first, anonymous), state in product(flags, _LIVE):
+        for connect_seq, existing_seq, global_seq in product(seqs, seqs, global_seqs):
+            yield Facts(
+                existing, state, lossy, server, existing_seq, 5, connect_seq, global_seq,
+                resetcheck, first, anonymous,
+            )  # fmt: skip
 
 
 def test_the_whole_product_of_inputs() -> None:

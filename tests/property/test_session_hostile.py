@@ -30,7 +30,7 @@ long_numbers = st.one_of(
 )
 features = st.one_of(st.just(SUPPORTED), st.integers(0, (1 << 64) - 1))
 addresses = st.sampled_from([PEER, CLIENT, PEER._replace(nonce=7), EntityAddr(), SOCKET])
-policies = st.sampled_from([policy for policy in PRESETS.values()])
+policies = st.sampled_from(list(PRESETS.values()))
 watched = st.booleans()
 frames = st.one_of(
     st.builds(message, long_numbers),

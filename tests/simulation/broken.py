@@ -125,14 +125,14 @@ BROKEN: dict[str, Rule] = {
     ),
     "wait-for-ever": Rule("reusing-peers", Endpoint, "told_to_wait", _wait_for_ever, 230),
     "ignore-global-seq": Rule(
-        "client-server", decision, "TABLE", _table("3", when=lambda f: False), 113
+        "client-server", decision, "TABLE", _table("3", when=lambda f: False), 136
     ),
     "accept-the-unknown": Rule(
-        "client-server", decision, "TABLE", _table("1", verdict=Verdict.OPEN), 42
+        "client-server", decision, "TABLE", _table("1", verdict=Verdict.OPEN), 37
     ),
     "ignore-the-reset": Rule("client-server", connector._ON_TAG, Tag.RESETSESSION, _retry, 9),
     "reset-silently": Rule("client-server", Session, "reset", _reset_silently, 28),
-    "end-silently": Rule("client-server", Endpoint, "end", _end_silently, 32),
+    "end-silently": Rule("client-server", Endpoint, "end", _end_silently, 62),
     "keep-the-address": Rule("client-server", Registry, "_forget_addr", _nothing),
     "lossy-goes-on": Rule("lossy", faults, "FAULTS", FAULTS[1:]),
     "no-keepalive": Rule("client-server", Upkeep, "watch", _nothing, 60),

@@ -19,8 +19,8 @@ from tests.simulation.plan import SETUPS, draw
 from tests.simulation.shrink import shrink
 
 SEEDS = 50
-#: Seeds in which sessions give up a wait, are marked down in it, park before they ever connected.
-RARE_MOVES = (6, 31, 32)
+#: Seeds in which sessions park before they ever connected, or give up a wait, or end in one.
+RARE_MOVES = (4, 6, 22, 32)
 
 
 @pytest.mark.parametrize("setup", SETUPS)
@@ -84,5 +84,5 @@ def test_shrinking_finds_a_short_history() -> None:
     with broken("skip-requeue"):
         short = shrink(plan, fails)
         assert fails(short)
-    assert len(short.ops) <= 4
+    assert len(short.ops) <= len(plan.ops) // 4
     assert not fails(short)

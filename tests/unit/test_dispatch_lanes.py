@@ -217,6 +217,39 @@ def test_a_new_generation_starts_empty() -> None:
     assert (new.held, new.generation) == (1, 2)
 
 
+def test_a_worker_that_comes_late_takes_over_its_share() -> None:
+    lanes = crew(1)
+    (first,) = lanes.workers.values()
+    numbered = [Lane[int]() for _ in range(10)]
+    for lane in numbered:
+        put(lanes, lane, 1)
+    late = lanes.ready(1, 1, 100)
+    assert put(lanes, numbered[0], 2) is first, "it has a message there"
+    for lane in numbered:
+        lanes.completed(lane, len(lane.inflight))
+    places = []
+    for lane in numbered * 2:
+        places.append(put(lanes, lane, 2))
+        lanes.completed(lane, 1)
+    assert (len(first.lanes), len(late.lanes)) == (5, 5)
+    assert places[:10] == places[10:], "once, then they stay"
+
+
+def test_a_worker_that_comes_late_gets_no_more_to_do_than_the_others() -> None:
+    lanes = crew(1)
+    (first,) = lanes.workers.values()
+    numbered = [Lane[int]() for _ in range(10)]
+    for lane in numbered:
+        put(lanes, lane, 1)
+        lanes.completed(lane, 1)
+    late = lanes.ready(1, 1, 100)
+    for lane in numbered[:5]:
+        put(lanes, lane, 2)
+    assert (first.held, late.held) == (2, 3)
+    lanes.lost(1, 1)
+    assert all(put(lanes, lane, 3) is first for lane in numbered), "nobody waits for a dead one"
+
+
 def test_a_removed_lane_gives_its_credit_back() -> None:
     lanes, lane, late = crew(1, credit=2), Lane[int](), Lane[int]()
     put(lanes, lane, 1, 2)

@@ -39,7 +39,18 @@ from mpmsgr.wire.v1.handshake import (
     encode_server_hello,
 )
 from mpmsgr.wire.v1.tags import Tag
-from tests.dialogue import CLIENT, OWN, PEER, SOCKET, Dialogue, Line, connect, message, reply
+from tests.dialogue import (
+    CLIENT,
+    OWN,
+    PEER,
+    SOCKET,
+    Dialogue,
+    Line,
+    connect,
+    message,
+    reply,
+    state_of,
+)
 
 HELLO = BANNER + CLIENT.encode()
 U32 = 0xFFFFFFFF
@@ -390,12 +401,12 @@ def test_row_7a_parked_before_the_first_success() -> None:
     talk = Dialogue(LOSSLESS_PEER_REUSE)
     session = talk.connect()
     talk.refused()
-    assert session.state is State.STANDBY
+    assert state_of(session) is State.STANDBY
     line = greeted(talk, PEER)
     assert answered(line, connect(0)) == Tag.SEQ
     line.says(encode_seq(0))
     assert talk.session is session
-    assert session.state is State.OPEN
+    assert state_of(session) is State.OPEN
 
 
 def racing(own: EntityAddr, peer: EntityAddr) -> tuple[Dialogue, Session, Line, Line]:
@@ -428,7 +439,7 @@ def test_row_8_the_lower_peer_wins(own_nonce: int, peer_nonce: int) -> None:
 
 @pytest.mark.parametrize(("own_nonce", "peer_nonce"), [(1, 2), (0x100, 1)])
 def test_row_9_the_higher_peer_waits(own_nonce: int, peer_nonce: int) -> None:
-    talk, session, ours, theirs = racing(
+    _talk, session, ours, theirs = racing(
         OWN._replace(nonce=own_nonce), PEER._replace(nonce=peer_nonce)
     )
     assert answered(theirs, connect(0)) == Tag.WAIT
@@ -456,7 +467,7 @@ def test_a_race_is_noticed_before_the_peer_has_said_who_it_is(own_nonce: int, ta
 
 def test_row_8a_a_race_given_up_already() -> None:
     own, peer = OWN._replace(nonce=1), PEER._replace(nonce=2)
-    talk, session, ours, theirs = racing(own, peer)
+    talk, _session, ours, theirs = racing(own, peer)
     ours.says(reply(Tag.WAIT))
     assert answered(theirs, connect(0)) == Tag.SEQ
     assert ours.closed
@@ -565,7 +576,7 @@ def test_lossy_clients_are_not_registered() -> None:
 
 
 def test_a_remembered_session_of_an_anonymous_client_is_opened() -> None:
-    line, tag = reconnects(Dialogue(STATELESS_SERVER), 5)
+    _line, tag = reconnects(Dialogue(STATELESS_SERVER), 5)
     assert tag == Tag.READY
 
 

@@ -23,7 +23,7 @@ from mpmsgr.wire.features import MSG_AUTH, MSGR_KEEPALIVE2, NOSRCADDR, RECONNECT
 from mpmsgr.wire.name import EntityType
 from mpmsgr.wire.v1.handshake import BANNER, FLAG_LOSSY, Reply, encode_seq, encode_server_hello
 from mpmsgr.wire.v1.tags import Tag
-from tests.dialogue import CLIENT, PEER, SOCKET, TARGET, Dialogue, Line, message, reply
+from tests.dialogue import CLIENT, PEER, SOCKET, TARGET, Dialogue, Line, message, reply, state_of
 
 HELLO = encode_server_hello(PEER, SOCKET)
 
@@ -136,7 +136,7 @@ def test_ready(attempt: Attempt) -> None:
 
 
 def test_features_are_what_both_have(attempt: Attempt) -> None:
-    talk, session, line = attempt
+    _talk, session, line = attempt
     line.says(reply(Tag.READY, 1, 9, features=NOSRCADDR | 1 << 50))
     assert session.features == NOSRCADDR
 
@@ -175,9 +175,9 @@ def test_seq_as_the_very_first_reply(attempt: Attempt) -> None:
     talk, session, line = attempt
     talk.send(session, 7)
     line.says(reply(Tag.SEQ, 1, 9))
-    assert session.state is State.CONNECTING
+    assert state_of(session) is State.CONNECTING
     line.says(encode_seq(0))
-    assert session.state is State.OPEN
+    assert state_of(session) is State.OPEN
     assert line.heard()[:8] == encode_seq(0)
     assert session.outbox.out_seq == 1
 
@@ -195,7 +195,7 @@ def test_seq_exchange() -> None:
 
 
 def test_ready_on_a_reconnect_means_that_all_is_resent() -> None:
-    talk, session, line = reconnecting()
+    talk, _session, line = reconnecting()
     line.says(reply(Tag.READY, 3, 9))
     assert line.tags() == ["ACK 2", "MSG 1", "MSG 2", "MSG 3"]
     line.says(message(2), message(3))  # and a server does the same
@@ -228,16 +228,16 @@ def test_resetsession_drops_the_queues_and_connects_anew_on_the_same_socket() ->
 
 
 def test_out_seq_is_random_after_a_reset_if_the_connection_had_msg_auth() -> None:
-    talk, session, line = reconnecting()
+    _, session, line = reconnecting()
     line.says(reply(Tag.RESETSESSION))
     assert 0 < session.outbox.out_seq < 1 << 31
-    talk, session, line = reconnecting(replace(LOSSLESS_CLIENT, features_supported=RECONNECT_SEQ))
+    _talk, session, line = reconnecting(replace(LOSSLESS_CLIENT, features_supported=RECONNECT_SEQ))
     line.says(reply(Tag.RESETSESSION))
     assert session.outbox.out_seq == 0
 
 
 def test_acks_go_on_after_a_reset() -> None:
-    talk, session, line = reconnecting()
+    talk, _session, line = reconnecting()
     line.says(reply(Tag.RESETSESSION), reply(Tag.READY, 1, 9), message(1))
     line.heard()
     talk.turn(1.0)
@@ -245,7 +245,7 @@ def test_acks_go_on_after_a_reset() -> None:
 
 
 def test_retry_global_any_number_of_times(attempt: Attempt) -> None:
-    talk, session, line = attempt
+    _talk, session, line = attempt
     for known in (5, 6, 100, 3):
         line.says(reply(Tag.RETRY_GLOBAL, global_seq=known))
         (proposal,) = line.connects()
@@ -257,7 +257,7 @@ def test_retry_global_any_number_of_times(attempt: Attempt) -> None:
 
 
 def test_retry_session() -> None:
-    talk, session, line = reconnecting()
+    _talk, session, line = reconnecting()
     line.says(reply(Tag.RETRY_SESSION, connect_seq=7))
     (proposal,) = line.connects()
     assert proposal.connect_seq == session.connect_seq == 7
@@ -364,7 +364,7 @@ def test_a_bad_authorizer_is_renewed_once_on_the_same_socket() -> None:
 
 
 def test_a_challenge_is_answered() -> None:
-    talk, session, line = proposing(Keys())
+    _talk, session, line = proposing(Keys())
     line.says(reply(Tag.CHALLENGE_AUTHORIZER, authorizer=b"riddle"))
     (proposal,) = line.connects()
     assert proposal.authorizer == b"answer to riddle"
@@ -380,7 +380,7 @@ def test_a_challenge_without_an_answer_ends_the_attempt() -> None:
 
 
 def test_a_server_that_proves_nothing_is_refused() -> None:
-    talk, session, line = proposing(Keys(believes=False))
+    _talk, session, line = proposing(Keys(believes=False))
     line.says(reply(Tag.READY, 1, 9, authorizer=b"trust me"))
     assert line.closed
     assert session.state is State.CONNECTING
@@ -427,7 +427,7 @@ def test_a_wrong_peer_is_refused_unless_told_otherwise(addr: EntityAddr) -> None
 
 @pytest.mark.parametrize("ip", [EntityAddr(), EntityAddr.of("0.0.0.0", 0), EntityAddr.of("::", 0)])
 def test_a_blank_ip_is_the_one_that_was_dialled(ip: EntityAddr) -> None:
-    talk, session, line = announce(ip._replace(port=6801, nonce=88))
+    _talk, session, line = announce(ip._replace(port=6801, nonce=88))
     line.says(reply(Tag.READY, 1, 9))
     assert session.peer_addr == PEER
 
@@ -444,7 +444,7 @@ def test_a_nonce_that_was_given_must_be_announced() -> None:
 
 
 def test_without_a_nonce_the_announced_one_is_learned(attempt: Attempt) -> None:
-    talk, session, line = attempt
+    talk, session, _line = attempt
     assert session.peer_addr == PEER
     assert talk.endpoint.registry.find(PEER) is session
 
@@ -548,7 +548,7 @@ def test_the_session_names_its_peers_address_in_old_headers() -> None:
 
 
 def test_facts_of_the_handshake_are_kept_for_people(attempt: Attempt) -> None:
-    talk, session, line = attempt
+    _talk, session, line = attempt
     line.says(reply(Tag.READY, 1, 9, protocol_version=4))
     facts = session.handshake
     assert facts is not None

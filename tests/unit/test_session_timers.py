@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -23,13 +24,24 @@ from mpmsgr.wire.name import EntityType
 from mpmsgr.wire.v1.frames import KEEPALIVE, encode_keepalive2_ack
 from mpmsgr.wire.v1.handshake import BANNER, encode_seq, encode_server_hello
 from mpmsgr.wire.v1.tags import Tag
-from tests.dialogue import CLIENT, PEER, SOCKET, START, Dialogue, Line, connect, message, reply
+from tests.dialogue import (
+    CLIENT,
+    PEER,
+    SOCKET,
+    START,
+    Dialogue,
+    Line,
+    connect,
+    message,
+    reply,
+    state_of,
+)
 
 WATCHED = replace(STATEFUL_SERVER, keepalive_period_s=10.0, keepalive_timeout_s=30.0)
 PING = encode_keepalive2_ack((1, 1))
 
 
-def serving(policy: Policy = WATCHED, **fields: int) -> tuple[Dialogue, Line]:
+def serving(policy: Policy = WATCHED, **fields: Any) -> tuple[Dialogue, Line]:
     talk = Dialogue(policy)
     line = talk.open_incoming(**fields)
     line.heard()
@@ -247,10 +259,10 @@ def test_a_takeover_that_stops_in_the_seq_exchange_is_dropped_on_time(sent: int)
     line.breaks()
     line = talk.accept()
     line.says(BANNER, CLIENT.encode(), connect(2, 2), encode_seq(0)[:sent])
-    assert talk.session.state is State.OPEN
+    assert state_of(talk.session) is State.OPEN
     talk.turn(10.1)
     assert line.closed
-    assert talk.session.state is State.STANDBY
+    assert state_of(talk.session) is State.STANDBY
 
 
 def test_a_refused_client_has_no_more_time_than_others() -> None:

@@ -209,7 +209,7 @@ def test_the_server_marked_the_session_down() -> None:
 
 
 def test_the_server_lost_the_session_but_kept_its_nonce() -> None:
-    world, c, s, session = client_and_server()
+    world, c, s, _session = client_and_server()
     s.crash()
     new = world.host("S", STATEFUL_SERVER)
     world.pass_time()
