@@ -20,14 +20,14 @@ from bench.server import Server
 from mpmsgr.load import LoadPlan, run
 from workers.digest import DIGEST
 
-CLIENTS, IN_FLIGHT = 16, 2
+CLIENTS, IN_FLIGHT = 8, 2
 
 
 @click.command(help=__doc__)
 @click.option("--rounds", default=7, show_default=True, type=click.IntRange(1))
-@click.option("--seconds", default=1.0, show_default=True, help="Length of each measurement.")
+@click.option("--seconds", default=1.5, show_default=True, help="Length of each measurement.")
 @click.option("--size", default=4096, show_default=True, help="Bytes of one request.")
-@click.option("--repeat", default=100, show_default=True, help="Digests per request.")
+@click.option("--repeat", default=400, show_default=True, help="Digests per request.")
 @click.option("--min-ratio", default=0.85, show_default=True)
 @click.option("--max-others", default=0.1, show_default=True, help="Cores other processes may use.")
 def main(
