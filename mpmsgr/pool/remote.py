@@ -95,19 +95,26 @@ class RemoteConnection(Connection):
         if type(m) is not Message:
             m = to_message(m, data)
         runtime = self._runtime
-        push = not m.tid or m.src is runtime.name  # that name is ours: it went to another before
-        if push:
-            if self._is_full():
-                raise OutboxFull(self.peer_addr, max(self._full_with, self._pushed), self._limit)
-            m.tid, m.src = m.tid or runtime.tids.next(), runtime.name
+        if not m.tid or m.src is runtime.name:  # that name is ours: it went to another before
+            self._push(m)
+            return True
         head, body = encode_parts(m, runtime.name, limits=runtime.limits)
-        if push:
-            self._pushes.append(len(self._out) // 2)
-            self._pushed += sum(map(len, body)) if self._limit else 0
         self._out += (head, body[0] if len(body) == 1 else body)
         if not self.dirty:
             runtime.has_output(self)
         return True
+
+    def _push(self, m: Message) -> None:
+        if self._is_full():
+            raise OutboxFull(self.peer_addr, max(self._full_with, self._pushed), self._limit)
+        runtime = self._runtime
+        m.tid, m.src = m.tid or runtime.tids.next(), runtime.name
+        head, body = encode_parts(m, runtime.name, limits=runtime.limits)
+        self._pushes.append(len(self._out) // 2)
+        self._pushed += sum(map(len, body)) if self._limit else 0
+        self._out += (head, body[0] if len(body) == 1 else body)
+        if not self.dirty:
+            runtime.has_output(self)
 
     async def send(self, m: Any, data: Bytes = b"") -> bool:
         """See `Connection.send`."""

@@ -11,7 +11,7 @@ from mpmsgr import Message, Messenger
 from mpmsgr.session.endpoint import Timing
 from tests.processes.pool_serving import Serve
 
-COUNT, CLIENTS = 200, 6
+COUNT, CLIENTS = 150, 5
 #: Reconnects without waiting.
 QUICK = Timing(initial_backoff_s=0.01, max_backoff_s=0.05)
 ECHO = 0x9001

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import socket
 from random import Random
 
@@ -212,9 +213,13 @@ async def test_one_client_that_reconnects_is_no_quarrel() -> None:
         for count in range(2, 12):
             assert con.session.pipe is not None
             con.session.pipe.handle.abort()  # type: ignore[attr-defined]
-            await eventually_async(lambda count=count: seen.events.count("accept") == count)
+            await eventually_async(functools.partial(_accepted, seen, count))
             await con.request(Message(ECHO), timeout=WAIT_S)
         assert server.endpoint.counters.contested == 0
+
+
+def _accepted(seen: Recorder, count: int) -> bool:
+    return seen.events.count("accept") == count
 
 
 # messages that are missing

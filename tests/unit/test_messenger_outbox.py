@@ -255,9 +255,9 @@ async def test_one_batch_of_requests_fills_it_by_its_replies(later: bool) -> Non
         stop_reading(both.con)
         requests = [
             asyncio.ensure_future(both.con.request(Message(ECHO, b"%d" % i), timeout=WAIT_S))
-            for i in range(40)
+            for i in range(24)
         ]
-        await eventually_async(lambda: both.at_server.session.in_seq == 40)
+        await eventually_async(lambda: both.at_server.session.in_seq == 24)
         await eventually_async(lambda: both.at_server.session.full)
         assert len(both.seen.messages) == 4, "the fourth reply fills it"
         peak = 0
@@ -269,8 +269,8 @@ async def test_one_batch_of_requests_fills_it_by_its_replies(later: bool) -> Non
 
         read_again(both.con)
         await eventually_async(watch)
-        assert numbers([request.result() for request in requests]) == list(range(40))
-        assert numbers(both.seen.messages) == list(range(40))
+        assert numbers([request.result() for request in requests]) == list(range(24))
+        assert numbers(both.seen.messages) == list(range(24))
         assert peak < LIMIT + 3100
 
 
@@ -486,9 +486,9 @@ async def test_both_sides_full_of_requests_get_on() -> None:
         replies = await asyncio.gather(
             *(
                 one.request(Message(ECHO, b"%d" % i, data=bytes(1000)), timeout=WAIT_S)
-                for i in range(60)
+                for i in range(40)
                 for one in (con, server_side(server))
             )
         )
-        assert numbers(replies) == [i for i in range(60) for _ in (0, 1)]
+        assert numbers(replies) == [i for i in range(40) for _ in (0, 1)]
         assert messenger.statistics()["faults"] == server.statistics()["faults"] == 0

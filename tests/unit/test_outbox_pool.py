@@ -190,7 +190,7 @@ def no_pushes_dropped(made: Pool) -> bool:
 
 
 class Sender:
-    """A task that pushes as many as it is told, with pauses for round numbers."""
+    """A task that pushes as many as it is told, with pauses if the number ends in 5."""
 
     def __init__(self, sizes: tuple[int, ...] = (1000,)) -> None:
         self.sizes, self.sent = sizes, 0
@@ -200,13 +200,13 @@ class Sender:
             if not await con.send(push(self.sent, self.sizes[self.sent % len(self.sizes)])):
                 break
             self.sent += 1
-            if m.front.endswith(b"0"):
+            if bytes(m.front).endswith(b"5"):
                 await asyncio.sleep(0)
         con.send_message(m.reply(b"%d" % self.sent))
 
 
 @pytest.mark.parametrize("sizes", [(1000,), (3 * LIMIT, 10, 10), (6000, 3 * LIMIT), (7, 6000)])
-@pytest.mark.parametrize("count", [19, 20])
+@pytest.mark.parametrize("count", [14, 15])
 @on_uvloop
 async def test_a_handler_waits_for_the_reader(sizes: tuple[int, ...], count: int) -> None:
     sender = Sender(sizes)
@@ -475,7 +475,7 @@ async def test_a_handler_ends_a_session_that_is_held() -> None:
         con.mark_down()
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 @on_uvloop
 async def test_anything_in_any_order(seed: int) -> None:
     rng = Random(seed)
