@@ -110,12 +110,13 @@ class Runner(Generic[C]):
         """Offer *m* along the chain; the rest of it as an awaitable when a callback is async."""
         takers = self.chain.takers(m.type)
         try:
-            for i, dispatcher in enumerate(takers):
+            for dispatcher in takers:
                 result = dispatcher.dispatch(con, m)
                 if result is None or result is True:
                     return None
                 if result is not False:
-                    return self._message_rest(con, m, result, takers[i + 1 :])
+                    others = takers[takers.index(dispatcher) + 1 :]
+                    return self._message_rest(con, m, result, others)
             self._unhandled(con, m)
         except Exception as err:
             self._failed(con, m, err)

@@ -272,37 +272,37 @@ class PoolFront:
                 self._forget(done)
                 if lane.over and not lane.inflight and not lane.waiting:
                     self._remove(lane)
-            if out:
-                parcels = [revive(out[i], out[i + 1]) for i in range(0, len(out), 2)]
-                if more:
-                    parcels = self._admit(lane, worker, parcels, more[0])
+            if more:
+                self._send_pushes(lane, worker, out, *more)
+            elif out:
+                parcels = list(map(revive, out[::2], out[1::2]))
                 if not endpoint.send(lane.session, parcels, now):
                     self.pushes_dropped += len(parcels)
-            if more and more[1] and lane.known_to is worker:
-                self._renew_intro(lane)
         self._driver.run()
         self._pump()
 
-    def _admit(
-        self, lane: SessionLane, worker: Worker, parcels: list[Parcel], pushes: list[int]
-    ) -> list[Parcel]:
-        """Which of *parcels* to send: not the *pushes* (by index) that find the outbox full.
+    def _send_pushes(
+        self, lane: SessionLane, worker: Worker, out: list[Any], pushes: list[int], asks: bool
+    ) -> None:
+        """Send what came from *worker*, *pushes* (by index) only if the outbox is not full.
 
-        The worker that has the session keeps to the limit by itself: see `RemoteConnection`.
+        But the worker that has the session keeps to the limit by itself: see `RemoteConnection`.
         """
+        parcels = [Parcel.revive(out[i], out[i + 1]) for i in range(0, len(out), 2)]
         for i in pushes:
             parcels[i].push = True
-        session, endpoint = lane.session, self._driver.endpoint
-        if lane.known_to is worker and session.policy.outbox_full != "drop_oldest":
-            return parcels
-        now, dropped = self._driver.now(), 0
+        session, endpoint, now = lane.session, self._driver.endpoint, self._driver.now()
+        knows = lane.known_to is worker
+        limited = not knows or session.policy.outbox_full == "drop_oldest"
+        dropped = 0
         for parcel in parcels:
-            if not parcel.push or endpoint.admit(session, parcel.size):
-                endpoint.send(session, [parcel], now)
-            else:
+            if limited and parcel.push and not endpoint.admit(session, parcel.size):
                 dropped += 1
+            elif not endpoint.send(session, [parcel], now):
+                self.pushes_dropped += 1
         endpoint.push_dropped(session, dropped)
-        return []
+        if asks and knows:
+            self._renew_intro(lane)
 
     def _mark_down(self, ids: list[int]) -> None:
         for con_id in ids:

@@ -57,7 +57,9 @@ class Link:
         self._drain_later()
 
     def send_to(self, identity: bytes, frame: bytes) -> bool:
-        """Send to the worker *identity*; False: it is not connected (any more)."""
+        """Send to the worker *identity*; False: it is not connected (any more), or we closed."""
+        if self._socket.closed:
+            return False
         try:
             self._socket.send_multipart((identity, frame), zmq.NOBLOCK)
         except zmq.ZMQError as err:

@@ -36,14 +36,14 @@ class Outbox:
 
     def put(self, parcels: Iterable[Parcel]) -> None:
         """Queue each behind what has the same priority."""
-        queues = self._queues
+        size, priority, append = 0, -1, None
         for parcel in parcels:
-            queue = queues.get(parcel.priority)
-            if queue is None:
-                queue = self._new_queue(parcel.priority)
-                queues = self._queues
-            queue.append(parcel)
-            self.nbytes += parcel.size
+            if parcel.priority != priority or append is None:
+                priority = parcel.priority
+                append = (self._queues.get(priority) or self._new_queue(priority)).append
+            append(parcel)
+            size += parcel.size
+        self.nbytes += size
 
     def _new_queue(self, priority: int) -> deque[Parcel]:
         queue: deque[Parcel] = deque()
@@ -86,8 +86,7 @@ class Outbox:
         sent = self.sent
         if sent and sent[0].seq <= seq:
             count = seq - sent[0].seq + 1  # numbers in `sent` are consecutive
-            for parcel in sent[:count]:
-                self.nbytes -= parcel.size
+            self.nbytes -= sum([parcel.size for parcel in sent[:count]])
             del sent[:count]
 
     def requeue_sent(self) -> None:

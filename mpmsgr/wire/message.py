@@ -15,6 +15,7 @@ ERROR_REPLY = 0x8000
 FIRST_APPLICATION_TYPE = 0x8001
 
 NOBODY = EntityName(0, -1)
+_new = object.__new__
 
 
 class Message:
@@ -25,8 +26,8 @@ class Message:
     (0 = same as version); data_off u16, an alignment hint that is kept and passed on.
     A received message also has: seq (u64, of its session and direction), src (the sender's
     `EntityName`), nonce (of the sender's address), resent (it may have been seen in an older
-    session: policy `on_remote_reset`) and obj, the decoded payload where its type
-    is a registered class or a plain value.
+    session: policy `on_remote_reset`), raw (its bytes) and obj, the decoded payload where its type
+    is a registered class or a plain value. A reply has origin, the message it answers.
     """
 
     __slots__ = (
@@ -37,7 +38,9 @@ class Message:
         "middle",
         "nonce",
         "obj",
+        "origin",
         "priority",
+        "raw",
         "resent",
         "seq",
         "src",
@@ -76,6 +79,8 @@ class Message:
         self.nonce = nonce
         self.obj: Any = None
         self.resent = False
+        self.raw: Bytes | None = None
+        self.origin: Message | None = None
 
     @property
     def message_id(self) -> tuple[str, int, int]:
@@ -97,10 +102,20 @@ class Message:
         version: int = 1,
     ) -> Message:
         """An answer to this message: its tid and priority, and its type unless told otherwise."""
-        m = Message(self.type if type is None else type, front, middle, data)
+        # Attribute by attribute: a worker does this for every request.
+        m = _new(Message)
+        m.type = self.type if type is None else type
+        m.front = front
+        m.middle = middle
+        m.data = data
         m.tid = self.tid
         m.priority = self.priority
         m.version = version
+        m.compat_version = m.data_off = m.seq = m.nonce = 0
+        m.src = NOBODY
+        m.obj = m.raw = None
+        m.resent = False
+        m.origin = self
         return m
 
     def __repr__(self) -> str:

@@ -364,7 +364,7 @@ async def test_a_connection_that_went_elsewhere_wakes_its_senders() -> None:
         await ask(con, ECHO)
         stop_reading(con)
         (remote,) = made.runtimes[0]._cons.values()
-        background = asyncio.ensure_future(sender(remote, Message(DO, b"15", tid=1)))
+        background = asyncio.ensure_future(sender(remote, Message(DO, b"30", tid=1)))
         await eventually_async(lambda: made.session.full)
         assert not background.done()
         made.runtimes[0]._forget(remote.id)

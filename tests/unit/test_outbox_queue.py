@@ -105,9 +105,8 @@ class Watched(deque[Parcel]):
 
 
 def test_dropping_one_does_not_look_at_all_the_others() -> None:
-    box = Outbox()
-    queue = box._queues[PRIO_DEFAULT] = Watched()
-    box.put(map(push, range(1, 1001)))
+    box = outbox(*map(push, range(1, 1001)))
+    queue = box._queues[PRIO_DEFAULT] = Watched(box._queues[PRIO_DEFAULT])
     assert box.drop_pushes(2 * SIZE) == [1, 2]
     assert queue.looked_at == 2
 
