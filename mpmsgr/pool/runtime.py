@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
+from time import monotonic
 
 from mpmsgr.dispatch.chain import Chain
 from mpmsgr.errors import SessionReset
@@ -60,7 +60,7 @@ class Runtime:
         self._cons: dict[int, RemoteConnection] = {}
         self._dirty: list[RemoteConnection] = []
         self._working = False
-        self._flushed_at = 0.0
+        self._flush_at = 0.0
         self._loop = asyncio.get_running_loop()
 
     # the link
@@ -106,7 +106,7 @@ class Runtime:
             self._on_linked()
             self._on_linked = None
         self._working = True
-        self._flushed_at = time.monotonic()
+        self._flush_at = monotonic() + _FLUSH_EVERY_S
         try:
             for con_id, intro, items in records:
                 self._record(con_id, intro, items)
@@ -128,7 +128,7 @@ class Runtime:
         nonce = con.peer_addr.nonce
         submit, lane = self.runner.submit, con.lane
         for item in items:
-            if isinstance(item, bytes):
+            if type(item) is bytes:
                 submit(lane, con, decode_raw(item, nonce))
             else:
                 self._event(con, *item)  # type: ignore[misc]
@@ -170,7 +170,7 @@ class Runtime:
         con.completed += 1
         if not con.dirty:
             self.has_output(con)
-        if self._working and time.monotonic() - self._flushed_at > _FLUSH_EVERY_S:
+        if self._working and monotonic() > self._flush_at:
             self._look_up()
         if self._on_first is not None:
             self._on_first()
@@ -183,7 +183,7 @@ class Runtime:
         self._on_busy()
         if self._incarnation != incarnation:
             raise _SupersededError
-        self._flushed_at = time.monotonic()
+        self._flush_at = monotonic() + _FLUSH_EVERY_S
 
     def _flush(self) -> None:
         if self._dirty:

@@ -256,11 +256,23 @@ async def test_our_own_mark_down_leaves_nothing_behind() -> None:
 
 
 @both_loops
-async def test_a_shutdown_delivers_it() -> None:
+async def test_a_shutdown_delivers_it_and_waits_for_the_replies() -> None:
     async with holding() as (server, con, seen):
-        await server.shutdown()
-        assert fronts(seen.messages) == [b"0", b"1", b"2", b"3"]
-        assert con.session.outbox.nbytes == 0, "they had been acknowledged"
+        asked = asyncio.ensure_future(con.request(Message(ECHO, b"4"), timeout=WAIT_S))
+        await eventually_async(lambda: held(server) == 4)
+        assert await server.shutdown(WAIT_S) == 0
+        assert fronts(seen.messages) == [b"0", b"1", b"2", b"3", b"4"]
+        assert (await asked).front == b"4"
+
+
+def seed_for(first: float, second: float) -> int:
+    """A seed whose first delay is below *first* of the longest, and the next above *second*."""
+    for seed in range(10_000):
+        rng = Random(seed)
+        _, one, _, two = (rng.random() for _ in range(4))
+        if one < first and two > second:
+            return seed
+    raise AssertionError("no such seed")
 
 
 @both_loops
@@ -271,17 +283,17 @@ async def test_handlers_of_late_messages_may_do_anything() -> None:
         def dispatch(self, con: Connection, m: Message) -> None:
             self.messages.append(m)
             if m.front == b"1":
-                con.send_message(m.reply(bytes(100_000)))
                 con.mark_down()
 
-    seen = Acts(ECHO)
-    faults: dict[str, Any] = {"seed": 1, "delay_probability": 1.0, "delay_max_s": 0.01}
-    async with faulty(seen, **faults) as (server, messenger):
+    seen = Acts(ECHO, PUSH)
+    seed = seed_for(0.1, 0.9)
+    delays: dict[str, Any] = {"delay_probability": 1.0, "delay_max_s": 0.3, "delay_types": (ECHO,)}
+    async with faulty(seen, seed=seed, **delays) as (server, messenger):
         con = await connected(messenger, place(server))
-        for number in range(1, 4):
-            con.send_message(Message(ECHO, b"%d" % number))
-        await eventually_async(lambda: len(seen.messages) >= 3)
-        assert fronts(seen.messages) == [b"1", b"2", b"3"]
+        for type_, front in ((ECHO, b"1"), (PUSH, b"2"), (ECHO, b"3"), (PUSH, b"4")):
+            con.send_message(Message(type_, front))
+        await eventually_async(lambda: len(seen.messages) == 4)
+        assert fronts(seen.messages) == [b"1", b"2", b"3", b"4"]
 
 
 def test_the_queue_of_a_session_is_released_by_one_timer() -> None:
