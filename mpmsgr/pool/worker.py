@@ -68,15 +68,14 @@ class WorkerProcess:
                 limits=ways.limits,
             )
             await runtime.runner.start()
+            self._runtime = runtime
+            relax_collector()
+            self._link()
         except Exception as err:
             text = str(err) if isinstance(err, PluginError) else traceback.format_exc()
             self._channel.send("failed", error=text[-MAX_ERROR_TEXT:])
             self._channel.drain(1.0)
             self._end(1)
-            return
-        self._runtime = runtime
-        relax_collector()
-        self._link()
 
     def _link(self) -> None:
         if self._runtime is not None and self._where is not None:
