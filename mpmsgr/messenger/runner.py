@@ -62,10 +62,7 @@ class Runner(Generic[C]):
         if lane.blocked:
             lane.waiting.append(item)
             return
-        if type(item) is Message:
-            rest = self._message(con, item)
-        else:
-            rest = self._event(con, item)  # type: ignore[arg-type]
+        rest = self._message(con, item) if type(item) is Message else self._event(con, item)  # type: ignore[arg-type]
         if rest is not None:
             lane.blocked |= RUNNING
             task = asyncio.get_running_loop().create_task(self._finish(lane, con, rest))

@@ -42,7 +42,6 @@ _new_parcel = object.__new__
 _new_message = Message.__new__
 _new_name = tuple.__new__
 _TID_TYPE_PRIO = struct.Struct("<QHH")
-_unpack_priority = struct.Struct("<H").unpack_from
 _SEQ_AND_TID = struct.Struct("<QQHH")
 
 
@@ -69,7 +68,7 @@ class Parcel:
         """The parcel that another process encoded; *body*: its one part, or the list of them."""
         parcel = _new_parcel(cls)  # once per reply in the I/O process: __init__ would double it
         parcel.head = head
-        parcel.priority = _unpack_priority(head, 10)[0]
+        parcel.priority = head[10] | head[11] << 8
         parcel.seq = 0
         parcel.push = False
         if isinstance(body, bytes):
@@ -212,8 +211,11 @@ def decode_raw(raw: Bytes, nonce: int = 0) -> Message:
     m = _new_message(Message)
     m.type = type_
     m.front = raw[HEADER_SIZE:middle_at]
-    m.middle = raw[middle_at:data_at]
-    m.data = raw[data_at : data_at + data_len]
+    if middle_len or data_len:
+        m.middle = raw[middle_at:data_at]
+        m.data = raw[data_at : data_at + data_len]
+    else:
+        m.middle = m.data = b""
     if type(raw) is not bytes:
         m.front, m.middle = bytes(m.front), bytes(m.middle)
     m.tid = tid
