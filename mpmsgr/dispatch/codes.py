@@ -12,4 +12,4 @@ class ErrorCode(IntEnum):
     HANDLER_FAILED = 2  # the handler raised an exception
     BAD_PAYLOAD = 3  # the payload does not fit the message's class
     WORKER_LOST = 4  # the worker that had the message died
-    SHUTTING_DOWN = 5  # the service is going away
+    SHUTTING_DOWN = 5  # the service is going away (reserved: nothing here sends it yet)
