@@ -1,19 +1,76 @@
-"""Log lines of our processes, on stderr."""
+"""Log lines of our processes: on stderr or in a file, as text or as one JSON object per line."""
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from logging.handlers import WatchedFileHandler
+from typing import Any
+
+FORMATS = ("text", "json")
+#: What a line may say beside its text, when its writer gives it as ``extra=``.
+FIELDS = ("peer", "session", "seq", "tid", "worker", "generation")
 
 
-def setup_logging(level: str, process: str) -> None:
-    """Write lines of at least *level*; *process* ("io", "worker 1") stands in each."""
-    handler = logging.StreamHandler(sys.stderr)
-    form = f"%(asctime)s %(levelname)s {process} %(name)s: %(message)s"
-    handler.setFormatter(logging.Formatter(form))
+def setup_logging(level: str, process: str, form: str = "text", file: str | None = None) -> None:
+    """Write lines of at least *level*; *process* ("io", "worker 1") stands in each.
+
+    form: of `FORMATS`; file: where to append, in place of stderr. Raises OSError.
+    """
+    handler = logging.StreamHandler(sys.stderr) if file is None else WatchedFileHandler(file)
+    handler.setFormatter(JsonLines(process) if form == "json" else _text(process))
     root = logging.getLogger()
+    for old in root.handlers:
+        if isinstance(old, logging.FileHandler):
+            old.close()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
+
+
+def setup_from(settings: Mapping[str, Any], process: str) -> None:
+    """The same, as *settings* (by name) say."""
+    setup_logging(settings["log_level"], process, settings["log_format"], settings["log_file"])
+
+
+def set_level(level: str) -> None:
+    """Write lines of at least *level* from now on."""
+    logging.getLogger().setLevel(level.upper())
+
+
+def reopen() -> None:
+    """Go on in a new file where the present one was moved away; lines do so by themselves."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, WatchedFileHandler):
+            handler.reopenIfNeeded()
+
+
+def _text(process: str) -> logging.Formatter:
+    return logging.Formatter(f"%(asctime)s %(levelname)s {process} %(name)s: %(message)s")
+
+
+class JsonLines(logging.Formatter):
+    """One object per line: ts (UTC), level, logger, process, text; `FIELDS`, traceback if any."""
+
+    def __init__(self, process: str) -> None:
+        super().__init__()
+        self._process = process
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line of *record*, without its end."""
+        line = {
+            "ts": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "process": self._process,
+            "text": record.getMessage(),
+        }
+        line |= {name: vars(record)[name] for name in FIELDS if name in vars(record)}
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
 
 
 class RateLimit:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from mpmsgr.cli.exit_codes import ExitCode
-from mpmsgr.config import DEFAULT_FILE, OPTIONS, Option, Settings, load_settings
+from mpmsgr.config import DEFAULT_FILE, OPTIONS, Option, Settings, load_settings, origins_of
 from mpmsgr.errors import ConfigError
 
 _HELP = """\
@@ -28,7 +28,7 @@ def serve(config: str | None, **flags: Any) -> int:
     from mpmsgr import supervisor
     from mpmsgr.supervisor import exits
 
-    ended = supervisor.run(settings)
+    ended = supervisor.run(settings, origins=origins_of(flags, os.environ, file_of(config)))
     return ExitCode.CRASH_LOOP if ended == exits.ExitCode.CRASH_LOOP else ended
 
 
@@ -36,11 +36,15 @@ def settings_of(config: str | None, flags: dict[str, Any]) -> Settings:
     """The settings of one command line. Raises ConfigError."""
     from mpmsgr.supervisor.cpus import auto_workers
 
-    file = Path(config) if config else None
-    settings = load_settings(flags, os.environ, file, auto_workers=auto_workers)
+    settings = load_settings(flags, os.environ, file_of(config), auto_workers=auto_workers)
     if not settings.modules:
         raise ConfigError("MODULE[:ATTR]", "", "must name at least one dispatcher module")
     return settings
+
+
+def file_of(config: str | None) -> Path | None:
+    """The file of ``-c``."""
+    return Path(config) if config else None
 
 
 def _parameters() -> Iterator[click.Parameter]:

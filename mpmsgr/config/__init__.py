@@ -8,7 +8,7 @@ Flags, ``MPMSGR_*`` names, the keys of ``mpmsgr.toml`` and the reference page de
 from __future__ import annotations
 
 from mpmsgr.config.settings import OPTIONS, Option, Settings
-from mpmsgr.config.sources import DEFAULT_FILE, load_settings
+from mpmsgr.config.sources import DEFAULT_FILE, load_settings, origins_of
 from mpmsgr.config.ways import Ways, resolve_ways
 
 __all__ = [
@@ -18,5 +18,6 @@ __all__ = [
     "Settings",
     "Ways",
     "load_settings",
+    "origins_of",
     "resolve_ways",
 ]

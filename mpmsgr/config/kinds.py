@@ -200,6 +200,33 @@ class Folder(Kind):
 
 
 @dataclass(frozen=True)
+class File(Kind):
+    """A file to write, as an absolute path; its directory exists."""
+
+    note: str = "a file in a directory that exists"
+
+    def read(self, raw: Any) -> str:
+        """The absolute path of *raw*."""
+        path = Path(super().read(raw)).expanduser().absolute()
+        if path.is_dir() or not path.parent.is_dir():
+            raise ValueError(self.must)
+        return str(path)
+
+
+@dataclass(frozen=True)
+class Endpoint(Kind):
+    """One place to listen at, as HOST:PORT; the host is 127.0.0.1 unless said."""
+
+    def read(self, raw: Any) -> str:
+        """*raw* with its host."""
+        text = f"127.0.0.1:{raw}" if whole(str(raw)) is not None else raw
+        split = split_bind(text) if isinstance(text, str) else None
+        if split is None or split[1] != split[2]:
+            raise ValueError(self.must)
+        return str(text)
+
+
+@dataclass(frozen=True)
 class Listing(Kind):
     """A list; text is split at commas and blanks, each item read by `item`."""
 

@@ -14,6 +14,7 @@ from typing import Any
 from mpmsgr.config import kinds
 from mpmsgr.config.kinds import MIB, U32_MAX
 from mpmsgr.errors import ConfigError
+from mpmsgr.logs import FORMATS
 from mpmsgr.session.inject import Injection
 from mpmsgr.session.policy import PRESETS
 
@@ -146,6 +147,28 @@ class Settings:
         "Least severe log lines that are written.",
         "--log-level",
         metavar="LEVEL",
+    )
+    log_format: str = _option(
+        "text",
+        kinds.Choice(words=FORMATS),
+        "Log lines for people, or one JSON object each.",
+        "--log-format",
+        metavar="text|json",
+    )
+    log_file: str | None = _option(
+        None,
+        kinds.File(),
+        "Append log lines to this file, not to stderr; one that is moved away is made again.",
+        "--log-file",
+        metavar="FILE",
+    )
+    metrics_bind: str | None = _option(
+        None,
+        kinds.Endpoint(note="HOST:PORT, HOST an IPv4 address, [IPv6] or a name; or PORT alone"),
+        "Serve /metrics, /livez, /readyz and /healthz here by HTTP; PORT alone is on loopback."
+        " Needs the extra `metrics`.",
+        "--metrics-bind",
+        metavar="HOST:PORT",
     )
     graceful_timeout_s: float = _option(
         30.0,

@@ -13,11 +13,12 @@ import socket
 import traceback
 from typing import Any
 
+from mpmsgr.admin.inspect import Inspector
 from mpmsgr.config import Settings, resolve_ways
 from mpmsgr.control import MAX_ERROR_TEXT, ControlChannel
 from mpmsgr.dispatch.plugins import load_chain
 from mpmsgr.errors import PluginError
-from mpmsgr.logs import setup_logging
+from mpmsgr.logs import reopen, set_level, setup_from
 from mpmsgr.loop import relax_collector, run
 from mpmsgr.messenger.messenger import Messenger
 from mpmsgr.pool.front import PoolFront
@@ -36,6 +37,7 @@ class IoProcess:
         self._channel, self._incarnation = channel, incarnation
         self._messenger: Messenger | None = None
         self._front: PoolFront | None = None
+        self._inspector = Inspector(channel)
         self._work: asyncio.Task[None] | None = None
         self._status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
@@ -56,12 +58,18 @@ class IoProcess:
                 self._work = asyncio.ensure_future(self._stop(packet["timeout_s"]))
             elif op == "quit":
                 self._end(0)
+            elif op == "query":
+                self._inspector.ask(packet)
+            elif op == "log_level":
+                set_level(packet["level"])
+            elif op == "log_reopen":
+                reopen()
         if self._channel.eof:
             os._exit(1)  # the supervisor is gone
 
     async def _start(self, packet: Packet) -> None:
         settings = Settings.from_dict(packet["settings"])
-        setup_logging(settings.log_level, "io")
+        setup_from(packet["settings"], "io")
         try:
             await self._serve(settings, packet)
         except Exception as err:
@@ -92,6 +100,7 @@ class IoProcess:
             injection=Injection.from_table(settings.inject) if settings.inject else None,
         )
         messenger.start()
+        self._inspector.attach(messenger)
         if self._front is not None:
             self._front.attach(messenger.driver)
         else:
@@ -115,6 +124,7 @@ class IoProcess:
         self._end(0)
 
     def _end(self, status: int) -> None:
+        self._inspector.close()
         if not self._status.done():
             self._status.set_result(status)
 

@@ -13,7 +13,7 @@ from mpmsgr.config import Settings, resolve_ways
 from mpmsgr.control import MAX_ERROR_TEXT, ControlChannel
 from mpmsgr.dispatch.plugins import load_chain
 from mpmsgr.errors import PluginError
-from mpmsgr.logs import setup_logging
+from mpmsgr.logs import reopen, set_level, setup_from
 from mpmsgr.loop import relax_collector, run
 from mpmsgr.pool.runtime import Runtime
 from mpmsgr.process import SUPERVISOR_PID_ENV, die_with_parent, leave_stop_signals_to_parent
@@ -47,6 +47,10 @@ class WorkerProcess:
                 self._work = asyncio.ensure_future(self._start(packet))
             elif op == "link":
                 self._link()
+            elif op == "log_level":
+                set_level(packet["level"])
+            elif op == "log_reopen":
+                reopen()
             elif op == "stop":
                 self._work = asyncio.ensure_future(self._stop())
         if self._channel.eof:
@@ -54,7 +58,7 @@ class WorkerProcess:
 
     async def _start(self, packet: Packet) -> None:
         settings = Settings.from_dict(packet["settings"])
-        setup_logging(settings.log_level, f"worker {self._slot}")
+        setup_from(packet["settings"], f"worker {self._slot}")
         try:
             chain = load_chain(settings.modules, settings.options, settings.app_dir)
             ways = resolve_ways(settings, 0)

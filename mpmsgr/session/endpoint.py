@@ -427,6 +427,7 @@ class Endpoint:
         session.attempts = 0
         session.paused = Pause(0)
         session.last_received = now
+        session.opened_at = session.opened_at or now
         self._upkeep.watch(session, now)
         if session.full:  # a reset or the SEQ exchange may have emptied it
             self.emptied(session)

@@ -60,8 +60,8 @@ class Session:
     connect_seq, peer_global_seq, in_seq, in_seq_acked: as in the spec; features: negotiated, 0
     before the first success; pipe: its current socket, None in STANDBY and between attempts;
     target: where we connect to, None for a session that the peer opened; paused: why we stopped
-    reading it, if we did (its silence is our own doing then); retry_at, opened_at,
-    last_received, parked_at: seconds of the caller's clock.
+    reading it, if we did (its silence is our own doing then); opened_at: when it was first usable;
+    retry_at, last_received, parked_at: seconds of the caller's clock.
     """
 
     __slots__ = (
@@ -80,6 +80,7 @@ class Session:
         "keepalive_due",
         "last_keepalive_ack",
         "last_received",
+        "opened_at",
         "outbox",
         "parked_at",
         "paused",
@@ -121,7 +122,7 @@ class Session:
         self.paused = Pause(0)
         self.full = False  # its outbox reached the limit, and has not emptied enough since
         self.last_keepalive_ack: float | None = None
-        self.last_received = self.retry_at = self.parked_at = 0.0
+        self.last_received = self.opened_at = self.retry_at = self.parked_at = 0.0
         self.wake_at: float | None = None
         self.takeovers = 0  # of its live socket, since takeovers_since
         self.takeovers_since = 0.0

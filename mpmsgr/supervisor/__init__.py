@@ -6,6 +6,7 @@ loop in `supervisor` only carries out. No user code, no ZeroMQ.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from mpmsgr.supervisor.exits import ExitCode
@@ -19,14 +20,19 @@ __all__ = ["ExitCode", "run"]
 
 
 def run(
-    settings: Settings, *, commands: Commands | None = None, limits: Limits | None = None
+    settings: Settings,
+    *,
+    commands: Commands | None = None,
+    limits: Limits | None = None,
+    origins: Mapping[str, str] | None = None,
 ) -> int:
     """Serve *settings* until SIGINT or SIGTERM; returns an `ExitCode`. Main thread only.
 
     Prints ``mpmsgr: ready on HOST:PORT[,HOST:PORT] (N workers)`` on stderr once it can answer, and
     one line of reason for every exit code but 0. A first SIGINT or SIGTERM stops gracefully, a
     SIGINT after it at once. *commands*, *limits*: other children, other times than the default.
+    *origins*: by setting, who said it, for the operator (see `mpmsgr.config.origins_of`).
     """
     from mpmsgr.supervisor.service import serve  # a client asks for ExitCode without all this
 
-    return int(serve(settings, commands, limits))
+    return int(serve(settings, commands, limits, origins or {}))

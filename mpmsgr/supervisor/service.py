@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import secrets
+from collections.abc import Mapping
 from contextlib import ExitStack
 
+from mpmsgr.admin.desk import Desk
 from mpmsgr.config import Settings, resolve_ways
 from mpmsgr.control import encode
 from mpmsgr.errors import ConfigError, ProtocolError
-from mpmsgr.logs import setup_logging
+from mpmsgr.logs import setup_from
 from mpmsgr.messenger.accepter import bind_sockets
 from mpmsgr.supervisor.exits import ExitCode
 from mpmsgr.supervisor.facts import Limits
@@ -19,13 +21,23 @@ from mpmsgr.supervisor.spawn import Commands, check_platform
 from mpmsgr.supervisor.supervisor import Supervisor, close_listeners, say
 
 
-def serve(settings: Settings, commands: Commands | None, limits: Limits | None) -> ExitCode:
+def serve(
+    settings: Settings,
+    commands: Commands | None,
+    limits: Limits | None,
+    origins: Mapping[str, str],
+) -> ExitCode:
     """Serve *settings* until stopped; see `mpmsgr.supervisor.run`."""
-    setup_logging(settings.log_level, "supervisor")
+    try:
+        setup_from(settings.as_dict(), "supervisor")
+    except OSError as exc:
+        say(f"log_file = {settings.log_file!r}: cannot be written: {exc.strerror}")
+        return ExitCode.USAGE
     with ExitStack() as stack:
         signals = stack.enter_context(StopSignals())
         try:
             supervisor = _prepare(settings, commands, limits, signals, stack)
+            supervisor.companions.append(Desk(supervisor, origins))
         except (ConfigError, OSError) as exc:
             say(str(exc))
             return ExitCode.USAGE

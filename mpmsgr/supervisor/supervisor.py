@@ -10,12 +10,14 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from mpmsgr.config import Settings
 from mpmsgr.control import Packet
 from mpmsgr.errors import ProtocolError
 from mpmsgr.supervisor import actions as do
+from mpmsgr.supervisor.companion import Companion
 from mpmsgr.supervisor.decide import decide
 from mpmsgr.supervisor.exits import ExitCode
 from mpmsgr.supervisor.facts import Facts, Limits, Slot
@@ -52,6 +54,7 @@ class Supervisor:
         self._selector = selectors.DefaultSelector()
         self._selector.register(signals, selectors.EVENT_READ, self._on_signals)
         self._exit: ExitCode | None = None
+        self.companions: list[Companion] = []
 
     def run(self) -> ExitCode:
         """Serve until stopped. Nobody is left running, however this ends."""
@@ -60,12 +63,54 @@ class Supervisor:
                 wake_at = self._settle()
                 if self._exit is not None:
                     return self._exit
-                self._wait(wake_at)
+                now = time.monotonic()
+                self._wait(min([wake_at, *(c.settled(now) for c in self.companions)]))
         finally:
+            for companion in self.companions:
+                companion.close()
             for process in self._processes.values():
                 process.kill()
                 process.reap()
             self._selector.close()
+
+    # What companions see and do
+
+    @property
+    def facts(self) -> Facts:
+        """What is known; not theirs to change, but for `Facts.limits`."""
+        return self._facts
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the next child is started with; a change here reaches that."""
+        return self._settings
+
+    @property
+    def addresses(self) -> list[str]:
+        """HOST:PORT of what is listened at, once the I/O process was ready."""
+        return self._addresses
+
+    @property
+    def run_dir(self) -> Path:
+        """The run directory."""
+        return self._run_dir.path
+
+    @property
+    def selector(self) -> selectors.BaseSelector:
+        """What the loop waits for; the data of each key is called without arguments."""
+        return self._selector
+
+    def pid(self, slot: Slot) -> int | None:
+        """The process in *slot*, None if there is none."""
+        process = self._processes.get(slot)
+        return None if process is None else process.pid
+
+    def tell(self, slot: Slot, op: str, /, **fields: Any) -> bool:
+        """Send a packet to the child in *slot*; False: there is none."""
+        if slot not in self._processes:
+            return False
+        self._send(slot, op, **fields)
+        return True
 
     # What happens
 
@@ -109,8 +154,9 @@ class Supervisor:
                 self._facts.failed(slot, text)
             case "drained":
                 self._facts.drain_ended(int(packet["undelivered"]))
-            case other:
-                log.debug("%s says %s", self._name(slot), other)
+            case _:
+                for companion in self.companions:
+                    companion.told(slot, packet)
 
     def _on_ready(self, slot: Slot, packet: Packet) -> None:
         if slot is None:
@@ -133,6 +179,8 @@ class Supervisor:
         level = logging.INFO if stopping else logging.WARNING
         cause = self._facts.child(slot).cause
         log.log(level, "%s, pid %d, ended: %s", self._name(slot), process.pid, cause)
+        for companion in self.companions:
+            companion.ended(slot)
 
     # What is done about it
 

@@ -18,7 +18,7 @@ REPOSITORY = Path(__file__).parents[2]
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("", "a verb is missing, one of serve, new, ping, send, load, version"),
+        ("", "a verb is missing, one of serve, new, ping, send, load, status"),
         ("sevre x", "'sevre' is no verb, the nearest is serve; verbs: serve, new"),
         ("--versoin", "no such option --versoin, the nearest is --version; usage: mpmsgr"),
         ("serve", "must name at least one dispatcher module"),

@@ -1,0 +1,274 @@
+"""The operator's verbs against a running server."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from mpmsgr import Message, SessionReset, sync
+from mpmsgr.cli.exit_codes import ExitCode
+from tests.processes.pool_serving import IO, WORKER, Serve, kill
+
+ECHO = 0x8001
+MODULES = {
+    "echoes": """
+        import logging
+        from mpmsgr import handles
+
+        @handles(0x8001)
+        def echo(con, m):
+            logging.getLogger("echoes").debug("an echo")
+            con.send_message(m.reply(front=m.front))
+    """
+}
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Serve]:
+    """One server for the verbs that leave it as it is."""
+    with Serve(MODULES) as server:
+        yield server
+
+
+def mpmsgr(server: Serve, line: str, *, named: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run one verb; *named*: say which server."""
+    which = ["--run-dir", str(server.run_dir)] if named else []
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("MPMSGR_")}
+    return subprocess.run(
+        [sys.executable, "-m", "mpmsgr", *line.split(), *which],
+        capture_output=True,
+        text=True,
+        cwd=server.directory,
+        timeout=30,
+        env={**environ, "TMPDIR": str(server.directory), "XDG_RUNTIME_DIR": str(server.directory)},
+    )
+
+
+def ask(server: Serve, line: str) -> Any:
+    """What a verb prints with --json."""
+    ran = mpmsgr(server, f"{line} --json")
+    assert ran.returncode == 0, ran.stderr
+    return json.loads(ran.stdout)
+
+
+def refused(server: Serve, line: str) -> str:
+    """The one line of a verb that fails."""
+    ran = mpmsgr(server, line)
+    assert (ran.returncode, ran.stdout) == (ExitCode.FAILED, "")
+    assert ran.stderr.count("\n") == 1
+    return ran.stderr
+
+
+def test_status(server: Serve) -> None:
+    said = ask(server, "status")
+    assert said["state"] == "serving"
+    assert said["addresses"] == [server.address]
+    assert said["pid"] == server.process.pid
+    assert [said["io"]["pid"]] == server.pids(IO)
+    assert said["workers"] == {"ready": 2, "starting": 0, "absent": 0}
+    assert said["sessions"] == {}
+    assert mpmsgr(server, "status").stdout.startswith("state             serving\n")
+
+
+def test_workers(server: Serve) -> None:
+    rows = ask(server, "workers")
+    assert sorted(row["pid"] for row in rows) == server.pids(WORKER)
+    assert {(row["slot"], row["generation"], row["phase"]) for row in rows} == {
+        (0, 1, "ready"),
+        (1, 1, "ready"),
+    }
+    assert all(row["rss_bytes"] > 1 << 20 for row in rows)
+
+
+def test_sessions_and_kick(server: Serve) -> None:
+    with sync.connect(server.address, timeout=10) as con:
+        con.request(Message(ECHO, b"x"), timeout=10)
+        (row,) = ask(server, "sessions --sort traffic --limit 5 --tcp")
+        assert (row["in_seq"], row["out_seq"], row["state"]) == (1, 1, "open")
+        assert row["tcp"]["received_bytes"] > 0
+        assert str(row["id"]) in mpmsgr(server, "sessions").stdout
+        assert ask(server, f"kick {row['id']}")["peer"] == row["peer"]
+        with pytest.raises(SessionReset):
+            con.request(Message(ECHO, b"x"), timeout=10)
+    assert "there is no session 7" in refused(server, "kick 7")
+
+
+def test_perf_dump(server: Serve) -> None:
+    said = ask(server, "perf dump")
+    assert said["supervisor"]["starts_total"] == {"io": 1, "worker": 2}
+    assert said["messenger"]["hostile_total"] == 0
+
+
+def test_settings_and_where_they_came_from(server: Serve) -> None:
+    rows = {row["name"]: row for row in ask(server, "config show")}
+    assert (rows["workers"]["value"], rows["workers"]["origin"]) == (2, "--workers")
+    assert (rows["idle_timeout_s"]["value"], rows["idle_timeout_s"]["origin"]) == (900.0, "default")
+    assert [r["name"] for r in ask(server, "config diff")] == [
+        "bind",
+        "workers",
+        "run_dir",
+        "modules",
+    ]
+    assert mpmsgr(server, "config get workers").stdout == "2\n"
+    assert "takes a new start" in refused(server, "config set bind 127.0.0.1:1")
+    ran = mpmsgr(server, "config get wrokers")
+    assert (ran.returncode, "nearest known name is workers" in ran.stderr) == (2, True)
+
+
+def test_what_this_server_does_not_keep(server: Serve) -> None:
+    for verb in ("arena", "state", "groups"):
+        ran = mpmsgr(server, verb)
+        assert ran.returncode == 0 or f"this server keeps no {verb}" in ran.stderr
+
+
+def test_the_log_level_reaches_every_process() -> None:
+    with Serve(MODULES) as server:
+        with sync.connect(server.address, timeout=10) as con:
+            con.request(Message(ECHO, b"x"), timeout=10)
+            assert not server.lines("an echo")
+            assert ask(server, "log level debug")["value"] == "debug"
+            con.request(Message(ECHO, b"x"), timeout=10)
+            server.until(lambda: server.lines("DEBUG worker", "an echo"), "the worker's line")
+        rows = {row["name"]: row for row in ask(server, "config show")}
+        assert (rows["log_level"]["value"], rows["log_level"]["origin"]) == (
+            "debug",
+            "set at run time",
+        )
+        # The next generation starts with it.
+        kill(server.pids(WORKER)[0])
+        server.until(lambda: len(server.pids(WORKER)) == 2, "a new worker")
+        with sync.connect(server.address, timeout=10) as con:
+            con.request(Message(ECHO, b"x"), timeout=10)
+
+
+def test_drain_stops_it() -> None:
+    server = Serve(MODULES)
+    with server:
+        assert ask(server, "drain") == {"asked": "drain"}
+        assert server.wait() == 0
+
+
+def test_a_stopped_io_process_leaves_the_rest_answering() -> None:
+    with Serve(MODULES) as server:
+        (pid,) = server.pids(IO)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            said = ask(server, "status --timeout 0.5")
+            assert (said["state"], said["sessions"]) == ("serving", None)
+            ran = mpmsgr(server, "sessions --timeout 0.5")
+            assert "did not answer within 0.5 s" in ran.stderr
+        finally:
+            os.kill(pid, signal.SIGCONT)
+        assert ask(server, "sessions") == []
+
+
+def test_an_io_process_that_dies_owes_no_answer() -> None:
+    with Serve(MODULES) as server:
+        (pid,) = server.pids(IO)
+        os.kill(pid, signal.SIGSTOP)
+        with socket.socket(socket.AF_UNIX) as sock, sock.makefile("rb") as lines:
+            sock.connect(str(server.run_dir / "admin.sock"))
+            sock.settimeout(10)
+            sock.sendall(b'{"verb":"sessions"}\n{"verb":"status"}\n')
+            kill(pid)
+            assert json.loads(lines.readline())["error"] == "unavailable"
+            assert json.loads(lines.readline())["value"]["pid"] == server.process.pid
+        server.until(lambda: mpmsgr(server, "sessions").returncode == 0, "a new I/O process")
+
+
+def test_garbage_and_silence_do_not_stop_the_service(server: Serve) -> None:
+    path = str(server.run_dir / "admin.sock")
+    socks = [socket.socket(socket.AF_UNIX) for _ in range(40)]
+    try:
+        for i, sock in enumerate(socks):
+            sock.connect(path)
+            if i % 2:
+                sock.sendall(os.urandom(2000))
+        with sync.connect(server.address, timeout=10) as con:
+            con.request(Message(ECHO, b"x"), timeout=10)
+        assert ask(server, "status")["state"] == "serving"
+    finally:
+        for sock in socks:
+            sock.close()
+
+
+# which server
+
+
+def test_the_only_server_needs_no_name(tmp_path: Path) -> None:
+    ran = run_in(tmp_path, "status")
+    assert ran.returncode == ExitCode.NO_CONNECTION
+    assert "no server of this user runs; say --run-dir" in ran.stderr
+    with unnamed(tmp_path) as one:
+        assert run_in(tmp_path, "status").returncode == 0
+        with unnamed(tmp_path) as other:
+            ran = run_in(tmp_path, "status")
+            assert ran.returncode == ExitCode.NO_CONNECTION
+            assert "2 servers run, say which with --run-dir" in ran.stderr
+            for folder in tmp_path.glob("mpmsgr-*"):
+                assert str(folder) in ran.stderr
+            stop(other)
+        stop(one)
+
+
+def test_the_configured_server(server: Serve) -> None:
+    (server.directory / "mine.toml").write_text(f'run_dir = "{server.run_dir}"\n')
+    ran = mpmsgr(server, "status -c mine.toml", named=False)
+    assert (ran.returncode, str(server.run_dir) in ran.stdout) == (0, True)
+
+
+def test_a_run_dir_without_server(tmp_path: Path) -> None:
+    ran = run_in(tmp_path, f"status --run-dir {tmp_path}")
+    assert ran.returncode == ExitCode.NO_CONNECTION
+    assert f"no server runs in {tmp_path}" in ran.stderr
+
+
+def environment(folder: Path) -> dict[str, str]:
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("MPMSGR_")}
+    return environ | {"TMPDIR": str(folder), "XDG_RUNTIME_DIR": str(folder)}
+
+
+def run_in(folder: Path, line: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "mpmsgr", *line.split()],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        timeout=30,
+        env=environment(folder),
+    )
+
+
+def unnamed(folder: Path) -> subprocess.Popen[str]:
+    """A server that has made its own run directory, ready."""
+    (folder / "nothing.py").write_text(
+        "from mpmsgr import handles\n@handles(0x8001)\ndef f(c, m): ...\n"
+    )
+    serve = "serve --bind 127.0.0.1:0 --workers 0 nothing"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mpmsgr", *serve.split()],
+        cwd=folder,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(folder),
+    )
+    assert process.stderr is not None
+    line = process.stderr.readline()
+    assert "ready on" in line, line
+    return process
+
+
+def stop(process: subprocess.Popen[str]) -> None:
+    psutil.Process(process.pid).terminate()
+    process.communicate(timeout=30)
+    assert process.returncode == 0
