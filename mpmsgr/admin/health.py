@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 from mpmsgr.supervisor.facts import Child, Facts, Phase
 
@@ -19,6 +19,27 @@ class Check(NamedTuple):
 def readiness(facts: Facts) -> list[Check]:
     """What must hold for peers to be sent here."""
     return [_listening(facts), _workers(facts), _not_draining(facts), _no_breaker(facts)]
+
+
+#: Nothing completed for so long while something is in work: it is stuck. Seconds.
+STUCK_S = 60.0
+
+
+def progress(perf: Mapping[str, Any] | None) -> list[Check]:
+    """Whether the I/O process answers, and its messages get on: *perf* is what it counts, or None.
+
+    Of the section "pool": oldest_s, the age of the oldest message in work, and completed_ago_s,
+    since when none has been completed. A busy worker is not stuck, a deaf one is.
+    """
+    checks = [Check("I/O process answers", perf is not None, "yes" if perf is not None else "no")]
+    pool = (perf or {}).get("pool", {})
+    oldest_s, ago_s = pool.get("oldest_s"), pool.get("completed_ago_s")
+    if oldest_s is not None and ago_s is not None:
+        text = (
+            f"the oldest message is {oldest_s:.1f} s in work, the last was done {ago_s:.1f} s ago"
+        )
+        checks.append(Check("messages get on", min(oldest_s, ago_s) < STUCK_S, text))
+    return checks
 
 
 def is_ready(facts: Facts) -> bool:

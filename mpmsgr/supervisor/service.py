@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 
 from mpmsgr.admin.desk import Desk
+from mpmsgr.admin.http import HttpServer
 from mpmsgr.config import Settings, resolve_ways
 from mpmsgr.control import encode
 from mpmsgr.errors import ConfigError, ProtocolError
@@ -37,7 +38,7 @@ def serve(
         signals = stack.enter_context(StopSignals())
         try:
             supervisor = _prepare(settings, commands, limits, signals, stack)
-            supervisor.companions.append(Desk(supervisor, origins))
+            _accompany(supervisor, settings, origins)
         except (ConfigError, OSError) as exc:
             say(str(exc))
             return ExitCode.USAGE
@@ -67,6 +68,15 @@ def _prepare(
         commands or Commands(),
         dataclasses.replace(limits, graceful_timeout_s=settings.graceful_timeout_s),
     )
+
+
+def _accompany(supervisor: Supervisor, settings: Settings, origins: Mapping[str, str]) -> None:
+    """Let operators in."""
+    if settings.metrics_bind is not None:
+        http = HttpServer(settings.metrics_bind, supervisor.run_dir)
+        supervisor.companions.append(http)
+        supervisor.settings["metrics_bind"] = http.address  # with the port it got
+    supervisor.companions.append(Desk(supervisor, origins))
 
 
 def _check_size(settings: Settings) -> None:
