@@ -7,32 +7,34 @@ import logging
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from logging.handlers import WatchedFileHandler
 from typing import Any
+
+log = logging.getLogger("mpmsgr.logs")
 
 FORMATS = ("text", "json")
 #: What a line may say beside its text, when its writer gives it as ``extra=``.
 FIELDS = ("peer", "session", "seq", "tid", "worker", "generation")
 
 
-def setup_logging(level: str, process: str, form: str = "text", file: str | None = None) -> None:
+def setup_logging(level: str, process: str, file: str | None = None, form: str = "text") -> None:
     """Write lines of at least *level*; *process* ("io", "worker 1") stands in each.
 
-    form: of `FORMATS`; file: where to append, in place of stderr. Raises OSError.
+    file: append to it instead of stderr; form: of `FORMATS`. Raises OSError if the file cannot be
+    opened.
     """
-    handler = logging.StreamHandler(sys.stderr) if file is None else WatchedFileHandler(file)
+    handler = logging.StreamHandler(sys.stderr) if file is None else LogFile(file)
     handler.setFormatter(JsonLines(process) if form == "json" else _text(process))
     root = logging.getLogger()
     for old in root.handlers:
-        if isinstance(old, logging.FileHandler):
+        if isinstance(old, LogFile):
             old.close()
     root.handlers[:] = [handler]
-    root.setLevel(level.upper())
+    set_level(level)
 
 
 def setup_from(settings: Mapping[str, Any], process: str) -> None:
     """The same, as *settings* (by name) say."""
-    setup_logging(settings["log_level"], process, settings["log_format"], settings["log_file"])
+    setup_logging(settings["log_level"], process, settings["log_file"], settings["log_format"])
 
 
 def set_level(level: str) -> None:
@@ -41,10 +43,27 @@ def set_level(level: str) -> None:
 
 
 def reopen() -> None:
-    """Go on in a new file where the present one was moved away; lines do so by themselves."""
+    """Go on in a new file where ours was moved away; what cannot be opened is said, in the old."""
     for handler in logging.getLogger().handlers:
-        if isinstance(handler, WatchedFileHandler):
-            handler.reopenIfNeeded()
+        if isinstance(handler, LogFile):
+            handler.reopen()
+
+
+class LogFile(logging.FileHandler):
+    """A file that several processes append lines to; `reopen` it when it was moved away."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path, mode="a", encoding="utf-8")
+
+    def reopen(self) -> None:
+        """Close the file and open the one of its name."""
+        try:
+            before = self.setStream(self._open())
+        except OSError as exc:
+            log.error("the log file cannot be opened anew: %s", exc)
+        else:
+            if before is not None:
+                before.close()
 
 
 def _text(process: str) -> logging.Formatter:

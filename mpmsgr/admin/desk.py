@@ -153,7 +153,7 @@ class Desk(Companion):
 
     def _log_reopen(self, args: dict[str, Any], reply: Reply) -> None:
         reopen()
-        self._tell_all("log_reopen")
+        self._tell_all("reopen_logs")
         reply.end({"log_file": self._supervisor.settings["log_file"]})
 
     def _tell_all(self, op: str, **fields: Any) -> None:

@@ -36,6 +36,7 @@ VERBS = {
     "arena": "Show its shared memory.",
     "state": "List the state its handlers keep.",
     "groups": "List its groups of connections.",
+    "doctor": "Tell what this machine gives a server.",
     "version": "Print the version.",
 }
 

@@ -158,7 +158,7 @@ class Settings:
     log_file: str | None = _option(
         None,
         kinds.File(),
-        "Append log lines to this file, not to stderr; one that is moved away is made again.",
+        "Append log lines to this file instead of stderr; `mpmsgr log reopen` opens it anew.",
         "--log-file",
         metavar="FILE",
     )

@@ -62,15 +62,15 @@ class IoProcess:
                 self._inspector.ask(packet)
             elif op == "log_level":
                 set_level(packet["level"])
-            elif op == "log_reopen":
+            elif op == "reopen_logs":
                 reopen()
         if self._channel.eof:
             os._exit(1)  # the supervisor is gone
 
     async def _start(self, packet: Packet) -> None:
         settings = Settings.from_dict(packet["settings"])
-        setup_from(packet["settings"], "io")
         try:
+            setup_from(packet["settings"], "io")
             await self._serve(settings, packet)
         except Exception as err:
             text = str(err) if isinstance(err, PluginError) else traceback.format_exc()

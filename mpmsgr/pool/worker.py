@@ -49,7 +49,7 @@ class WorkerProcess:
                 self._link()
             elif op == "log_level":
                 set_level(packet["level"])
-            elif op == "log_reopen":
+            elif op == "reopen_logs":
                 reopen()
             elif op == "stop":
                 self._work = asyncio.ensure_future(self._stop())
@@ -58,8 +58,8 @@ class WorkerProcess:
 
     async def _start(self, packet: Packet) -> None:
         settings = Settings.from_dict(packet["settings"])
-        setup_from(packet["settings"], f"worker {self._slot}")
         try:
+            setup_from(packet["settings"], f"worker {self._slot}")
             chain = load_chain(settings.modules, settings.options, settings.app_dir)
             ways = resolve_ways(settings, 0)
             runtime = Runtime(
