@@ -14,7 +14,7 @@ _COLUMNS = {"name": "NAME", "value": "VALUE", "origin": "FROM", "live": "LIVE"}
 _DIFFERENCES = {"name": "NAME", "value": "VALUE", "default": "DEFAULT", "origin": "FROM"}
 
 
-@click.group("config", subcommand_metavar="show|get|set|diff")
+@click.group("config", no_args_is_help=False, subcommand_metavar="show|get|set|diff")
 def command() -> None:
     """Show and change the settings of a running server."""
 
@@ -22,7 +22,10 @@ def command() -> None:
 @command.command("show")
 @of_server
 def show_all(as_json: bool, **which: Any) -> None:
-    """List every setting: its value, who said it, and whether `config set` can change it (LIVE)."""
+    """List every setting.
+
+    FROM is who said it; what is LIVE can be changed by `config set`.
+    """
     show(_rows(which), as_json, _COLUMNS)
 
 

@@ -11,7 +11,7 @@ from mpmsgr.cli.server import connect, of_server, show
 _LEVELS = ("debug", "info", "warning", "error")
 
 
-@click.group("log", subcommand_metavar="level|reopen")
+@click.group("log", no_args_is_help=False, subcommand_metavar="level|reopen")
 def command() -> None:
     """Change what a running server logs."""
 

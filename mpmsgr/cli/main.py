@@ -36,6 +36,8 @@ VERBS = {
     "arena": "Show its shared memory.",
     "state": "List the state its handlers keep.",
     "groups": "List its groups of connections.",
+    "plugins": "List and check dispatcher modules.",
+    "completion": "Print the shell's completion script.",
     "doctor": "Tell what this machine gives a server.",
     "version": "Print the version.",
 }

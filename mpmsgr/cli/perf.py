@@ -9,7 +9,7 @@ import click
 from mpmsgr.cli.server import connect, of_server, show
 
 
-@click.group("perf", subcommand_metavar="dump")
+@click.group("perf", no_args_is_help=False, subcommand_metavar="dump")
 def command() -> None:
     """Print the counters of a running server."""
 

@@ -11,7 +11,7 @@ import click
 
 from mpmsgr.cli.exit_codes import ExitCode
 from mpmsgr.config import DEFAULT_FILE, OPTIONS, Option, Settings, load_settings, origins_of
-from mpmsgr.errors import ConfigError
+from mpmsgr.errors import ConfigError, PluginError
 
 _HELP = """\
 Serve MODULE[:ATTR]...: a Dispatcher class or instance, or a module with @handles functions.
@@ -22,13 +22,22 @@ Flags win over the environment (MPMSGR_*), that over the file, that over the def
 """
 
 
-def serve(config: str | None, **flags: Any) -> int:
+def serve(config: str | None, print_config: bool, check_config: bool, **flags: Any) -> int:
     """Load the settings and hand over to the supervisor; its exit code."""
     settings = settings_of(config, flags)
+    origins = origins_of(flags, os.environ, file_of(config))
+    if print_config:
+        from mpmsgr.config.toml import config_text
+
+        click.echo(config_text(settings, origins), nl=False)
+    if check_config:
+        check(settings)
+    if print_config or check_config:
+        return ExitCode.OK
     from mpmsgr import supervisor
     from mpmsgr.supervisor import exits
 
-    ended = supervisor.run(settings, origins=origins_of(flags, os.environ, file_of(config)))
+    ended = supervisor.run(settings, origins=origins)
     return ExitCode.CRASH_LOOP if ended == exits.ExitCode.CRASH_LOOP else ended
 
 
@@ -40,6 +49,16 @@ def settings_of(config: str | None, flags: dict[str, Any]) -> Settings:
     if not settings.modules:
         raise ConfigError("MODULE[:ATTR]", "", "must name at least one dispatcher module")
     return settings
+
+
+def check(settings: Settings) -> None:
+    """Load the modules of *settings*, each in a process of its own. Raises PluginError."""
+    from mpmsgr.admin import plugins
+
+    for row in plugins.check(settings.modules, settings.options, settings.app_dir):
+        if row["error"]:
+            raise PluginError(row["spec"], row["error"])
+    click.echo("the configuration is good, and the modules can be loaded", err=True)
 
 
 def file_of(config: str | None) -> Path | None:
@@ -56,6 +75,16 @@ def _parameters() -> Iterator[click.Parameter]:
     for option in OPTIONS:
         if option.flag:
             yield _flag(option)
+    yield click.Option(
+        ["--print-config"],
+        is_flag=True,
+        help="Print the settings as a configuration file, with who said each; start nothing.",
+    )
+    yield click.Option(
+        ["--check-config"],
+        is_flag=True,
+        help="Check the settings, and that the modules can be loaded; start nothing.",
+    )
     yield click.Argument(["modules"], nargs=-1, metavar="MODULE[:ATTR]...")
 
 

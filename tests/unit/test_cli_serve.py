@@ -44,7 +44,7 @@ def test_every_flag_reaches_its_setting(served: list[Settings], tmp_path: Path) 
     line = (
         "serve --bind 127.0.0.1:0 --bind [::1]:6800-6810 --advertise 192.0.2.1:6800 --workers 0"
         " --name mon.0 --nonce 7 --auth none --app-dir . --run-dir r --log-level debug"
-        " --graceful-timeout 1.5 a b:C"
+        " --log-format json --log-file log --metrics-bind [::1]:9 --graceful-timeout 1.5 a b:C"
     )
     assert run(line.split()) == 0
     (settings,) = served
@@ -58,6 +58,9 @@ def test_every_flag_reaches_its_setting(served: list[Settings], tmp_path: Path) 
         app_dir=str(tmp_path),
         run_dir=str(tmp_path / "r"),
         log_level="debug",
+        log_format="json",
+        log_file=str(tmp_path / "log"),
+        metrics_bind="[::1]:9",
         graceful_timeout_s=1.5,
         modules=["a", "b:C"],
     )
