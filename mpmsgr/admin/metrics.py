@@ -21,6 +21,7 @@ _LABELS = {
     "decisions_total": "row",
     "starts_total": "process",
     "deaths_total": "process",
+    "stage_s": "stage",
 }
 _BASE_UNITS = {"_s": "_seconds", "_s_total": "_seconds_total"}
 

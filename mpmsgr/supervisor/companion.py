@@ -15,6 +15,9 @@ class Companion:
     def ended(self, slot: Slot) -> None:
         """The process in *slot* is gone."""
 
+    def reloading(self) -> None:
+        """A reload was asked for; what became of it is in the facts once they are settled."""
+
     def settled(self, now: float) -> float:
         """Everything decided is done; returns when (monotonic seconds) to call this at the latest.
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import secrets
 from collections.abc import Mapping
 from contextlib import ExitStack
 
 from mpmsgr.admin.desk import Desk
 from mpmsgr.admin.http import HttpServer
+from mpmsgr.admin.systemd import activated_sockets, give_back, notifier_of
 from mpmsgr.config import Settings, resolve_ways
 from mpmsgr.control import encode
 from mpmsgr.errors import ConfigError, ProtocolError
@@ -56,7 +58,11 @@ def _prepare(
     _check_size(settings)
     run_dir = open_run_dir(settings.run_dir)
     stack.callback(run_dir.remove)
-    listeners = bind_sockets(settings.bind)
+    listeners = activated_sockets(os.environ, settings.auth)
+    if listeners:
+        stack.callback(give_back, [listener.dup() for listener in listeners])
+    else:
+        listeners = bind_sockets(settings.bind)
     stack.callback(close_listeners, listeners)
     limits = limits or Limits()
     return Supervisor(
@@ -71,12 +77,14 @@ def _prepare(
 
 
 def _accompany(supervisor: Supervisor, settings: Settings, origins: Mapping[str, str]) -> None:
-    """Let operators in."""
+    """Let operators in, and tell the service manager."""
     if settings.metrics_bind is not None:
         http = HttpServer(settings.metrics_bind, supervisor.run_dir)
         supervisor.companions.append(http)
         supervisor.settings["metrics_bind"] = http.address  # with the port it got
     supervisor.companions.append(Desk(supervisor, origins))
+    if notifier := notifier_of(supervisor, os.environ):
+        supervisor.companions.append(notifier)
 
 
 def _check_size(settings: Settings) -> None:

@@ -69,10 +69,10 @@ def samples(shot: Snapshot) -> dict[tuple[str, tuple[tuple[str, str], ...]], flo
         ("mpmsgr_supervisor_up_seconds", {}, 5),
         ("mpmsgr_supervisor_deaths_total", {"process": "worker"}, 2),
         ("mpmsgr_pool_oldest_seconds", {}, 0.25),
-        ("mpmsgr_pool_stage_seconds_bucket", {"kind": "queue", "le": "0.01"}, 7),
-        ("mpmsgr_pool_stage_seconds_bucket", {"kind": "queue", "le": "+Inf"}, 8),
-        ("mpmsgr_pool_stage_seconds_count", {"kind": "queue"}, 8),
-        ("mpmsgr_pool_stage_seconds_sum", {"kind": "queue"}, 0.5),
+        ("mpmsgr_pool_stage_seconds_bucket", {"stage": "queue", "le": "0.01"}, 7),
+        ("mpmsgr_pool_stage_seconds_bucket", {"stage": "queue", "le": "+Inf"}, 8),
+        ("mpmsgr_pool_stage_seconds_count", {"stage": "queue"}, 8),
+        ("mpmsgr_pool_stage_seconds_sum", {"stage": "queue"}, 0.5),
     ],
 )
 def test_samples(name: str, labels: dict[str, str], value: float) -> None:
@@ -98,7 +98,7 @@ def test_openmetrics_is_sound_too() -> None:
 def test_every_name_is_in_base_units_and_no_label_names_a_peer() -> None:
     for name, labels in samples(snapshot()):
         assert not re.search(r"_(ms|us|s|kib|mib)$", name), name
-        assert {key for key, _ in labels} <= {"process", "state", "kind", "le", "version", "name"}
+        assert {key for key, _ in labels} <= {"process", "state", "stage", "le", "version", "name"}
 
 
 def test_metric_names() -> None:
