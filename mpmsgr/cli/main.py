@@ -21,6 +21,7 @@ VERBS = {
     "send": "Send one request and print its reply.",
     "load": "Put a server under load and verify every reply.",
     "status": "Print the state of a running server.",
+    "top": "Watch it: rates, workers, busiest sessions.",
     "health": "Tell whether it is well.",
     "sessions": "List its sessions.",
     "workers": "List its workers and what they run.",

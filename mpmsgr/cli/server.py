@@ -12,8 +12,8 @@ import click
 from click.decorators import FC
 
 from mpmsgr.admin.client import TIMEOUT_S, AdminClient, find_server
+from mpmsgr.admin.text import facts, table
 from mpmsgr.cli import params
-from mpmsgr.cli.tables import facts, table
 from mpmsgr.config import load_settings
 
 

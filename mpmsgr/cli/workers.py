@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from mpmsgr.admin.client import AdminClient
+from mpmsgr.admin.text import running_text
 from mpmsgr.cli.server import connect, of_server, show
-from mpmsgr.cli.tables import duration
 from mpmsgr.errors import AdminError
 
 _COLUMNS = {
@@ -46,12 +46,3 @@ def worker_rows(client: AdminClient) -> list[dict[str, Any]]:
         loads = []
     by_worker = {(load["slot"], load["generation"]): load for load in loads}
     return [row | by_worker.get((row["slot"], row["generation"]), {}) for row in rows]
-
-
-def running_text(running: list[dict[str, Any]] | None) -> str:
-    """The message a worker has been running for longest, and how many others it runs."""
-    if not running:
-        return ""
-    first = running[0]
-    more = f" and {len(running) - 1} more" if len(running) > 1 else ""
-    return f"{first['type']:#x} for {duration(first['for_s'])}{more}"

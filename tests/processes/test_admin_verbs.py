@@ -40,17 +40,18 @@ def server() -> Iterator[Serve]:
         yield server
 
 
-def mpmsgr(server: Serve, line: str, *, named: bool = True) -> subprocess.CompletedProcess[str]:
+def mpmsgr(
+    server: Serve, line: str, *, named: bool = True, **more: str
+) -> subprocess.CompletedProcess[str]:
     """Run one verb; *named*: say which server."""
     which = ["--run-dir", str(server.run_dir)] if named else []
-    environ = {k: v for k, v in os.environ.items() if not k.startswith("MPMSGR_")}
     return subprocess.run(
         [sys.executable, "-m", "mpmsgr", *line.split(), *which],
         capture_output=True,
         text=True,
         cwd=server.directory,
         timeout=30,
-        env={**environ, "TMPDIR": str(server.directory), "XDG_RUNTIME_DIR": str(server.directory)},
+        env=environment(server.directory) | more,
     )
 
 
@@ -184,6 +185,26 @@ def test_an_io_process_that_dies_owes_no_answer() -> None:
             assert json.loads(lines.readline())["error"] == "unavailable"
             assert json.loads(lines.readline())["value"]["pid"] == server.process.pid
         server.until(lambda: mpmsgr(server, "sessions").returncode == 0, "a new I/O process")
+
+
+def test_top(server: Serve) -> None:
+    with sync.connect(server.address, timeout=10) as con:
+        con.request(Message(ECHO, b"x"), timeout=10)
+        ran = mpmsgr(server, "top --once --interval 0.1 --svg top.svg")
+    assert ran.returncode == 0, ran.stderr
+    svg = (server.directory / "top.svg").read_text()
+    assert all(text in svg for text in ("svc.0", "Processes", "Busiest", "429496729"))
+
+
+def test_top_without_rich_says_what_to_install(server: Serve) -> None:
+    (server.directory / "rich.py").write_text("raise ImportError('not installed')")
+    ran = mpmsgr(server, "top --once", PYTHONPATH=str(server.directory))
+    assert (ran.returncode, "pip install 'mpmsgr[top]'" in ran.stderr) == (ExitCode.USAGE, True)
+
+
+def test_health(server: Serve) -> None:
+    assert ask(server, "health")["ok"] is True
+    assert mpmsgr(server, "health").stdout.endswith("healthz check passed\n")
 
 
 def test_garbage_and_silence_do_not_stop_the_service(server: Serve) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mpmsgr.cli.tables import cell, duration, facts, size, table
+from mpmsgr.admin.text import cell, duration, facts, size, table
 
 
 def test_numbers_go_to_the_right_and_gaps_stay_gaps() -> None:

@@ -89,6 +89,15 @@ def duration(seconds: float) -> str:
     return f"{hours // 24}d{hours % 24:02}h"
 
 
+def running_text(running: Sequence[Mapping[str, Any]] | None) -> str:
+    """The message a worker has been running for longest, and how many others it runs."""
+    if not running:
+        return ""
+    first = running[0]
+    more = f" and {len(running) - 1} more" if len(running) > 1 else ""
+    return f"{first['type']:#x} for {duration(first['for_s'])}{more}"
+
+
 def _is_numeric(values: Iterable[Any]) -> bool:
     """Are there numbers, and nothing else but gaps?"""
     said = [value for value in values if value is not None]
