@@ -1,15 +1,25 @@
-"""What a child process does first: die with its parent, leave stop signals to the parent."""
+"""What a child process does first: die with its parent, leave the operator's signals to it."""
 
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import os
 import signal
 import sys
 from types import FrameType
 
 SUPERVISOR_PID_ENV = "MPMSGR_SUPERVISOR_PID"
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+#: A child writes the stacks of its threads to stderr when it gets this one, even inside C.
+DUMP_SIGNAL = signal.SIGQUIT
+#: Those a terminal, or a careless ``pkill``, sends to children as well as to the supervisor.
+PARENTS_SIGNALS = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -34,16 +44,21 @@ def die_with_parent(expected_parent_pid: int) -> bool:
     return True
 
 
-def leave_stop_signals_to_parent() -> None:
-    """Let SIGINT and SIGTERM pass: a terminal's Ctrl-C reaches the whole process group.
+def leave_signals_to_parent() -> None:
+    """Let the operator's signals pass: a terminal's reach the whole process group.
 
     A handler that does nothing, not SIG_IGN, since that and a blocked mask would be inherited by
-    programs the plugins start. The parent blocks both for us until here. Main thread only.
+    programs the plugins start. DUMP_SIGNAL has its stacks written, by nobody's leave: a process
+    that is stuck cannot ask for it. The parent blocks them all for us until here. Main thread only.
     """
-    for number in STOP_SIGNALS:
+    for number in PARENTS_SIGNALS:
         signal.signal(number, _do_nothing)
         signal.siginterrupt(number, False)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    if sys.stderr is None:  # what has its descriptor now is no place for stacks
+        signal.signal(DUMP_SIGNAL, _do_nothing)
+    else:
+        faulthandler.register(DUMP_SIGNAL, file=sys.stderr, all_threads=True)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (*PARENTS_SIGNALS, DUMP_SIGNAL))
 
 
 def _do_nothing(number: int, frame: FrameType | None) -> None:

@@ -27,7 +27,8 @@ class Option:
 
     name: the field of `Settings` and the TOML key. flag: the command line's spelling, "" if it has
     none. unset: what stands for a value nobody gave, where it is not `default` (``auto``). by_name:
-    the entity name decides when nothing is said (see `resolve_ways`).
+    the entity name decides when nothing is said (see `resolve_ways`). live: a reload gives a
+    running server a new value; of_workers: if it has workers (see `take_over`).
     """
 
     kind: kinds.Kind
@@ -38,6 +39,8 @@ class Option:
     repeats: bool = False
     unset: str = ""
     by_name: str = ""
+    live: bool = False
+    of_workers: bool = False
     name: str = ""
 
     @property
@@ -103,6 +106,7 @@ class Settings:
         "--workers",
         metavar="N|auto",
         unset=AUTO,
+        of_workers=True,
     )
     name: str = _option(
         "svc.0",
@@ -132,6 +136,7 @@ class Settings:
         "Directory modules are found in.",
         "--app-dir",
         metavar="DIR",
+        of_workers=True,
     )
     run_dir: str | None = _option(
         None,
@@ -146,6 +151,14 @@ class Settings:
         "Least severe log lines that are written.",
         "--log-level",
         metavar="LEVEL",
+        live=True,
+    )
+    log_file: str | None = _option(
+        None,
+        kinds.File(),
+        "File that log lines are appended to, instead of stderr; USR1 opens it anew.",
+        "--log-file",
+        metavar="FILE",
     )
     graceful_timeout_s: float = _option(
         30.0,
@@ -153,6 +166,7 @@ class Settings:
         "How long a stop waits for messages in work and for the acks of replies.",
         "--graceful-timeout",
         metavar="S",
+        live=True,
     )
     modules: list[str] = _option(
         [],
@@ -160,11 +174,13 @@ class Settings:
         "Dispatcher modules, in the order messages are offered to them.",
         metavar="MODULE[:ATTR]",
         repeats=True,
+        of_workers=True,
     )
     options: dict[str, dict[str, Any]] = _option(
         {},
         kinds.Tables(note='tables such as [options."workers.echo:Echo"], one per module'),
         "Per module, the keyword arguments of its dispatcher class or on_start.",
+        of_workers=True,
     )
     policy: dict[str, dict[str, Any]] = _option(
         {},

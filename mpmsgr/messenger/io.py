@@ -13,15 +13,15 @@ import socket
 import traceback
 from typing import Any
 
+from mpmsgr import logs
 from mpmsgr.config import Settings, resolve_ways
 from mpmsgr.control import MAX_ERROR_TEXT, ControlChannel
 from mpmsgr.dispatch.plugins import load_chain
 from mpmsgr.errors import PluginError
-from mpmsgr.logs import setup_logging
 from mpmsgr.loop import relax_collector, run
 from mpmsgr.messenger.messenger import Messenger
 from mpmsgr.pool.front import PoolFront
-from mpmsgr.process import SUPERVISOR_PID_ENV, die_with_parent, leave_stop_signals_to_parent
+from mpmsgr.process import SUPERVISOR_PID_ENV, die_with_parent, leave_signals_to_parent
 from mpmsgr.session.inject import Injection
 
 log = logging.getLogger("mpmsgr.io")
@@ -36,6 +36,8 @@ class IoProcess:
         self._channel, self._incarnation = channel, incarnation
         self._messenger: Messenger | None = None
         self._front: PoolFront | None = None
+        self._lame_duck = False
+        self._closing: asyncio.Task[None] | None = None
         self._work: asyncio.Task[None] | None = None
         self._status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
@@ -56,12 +58,19 @@ class IoProcess:
                 self._work = asyncio.ensure_future(self._stop(packet["timeout_s"]))
             elif op == "quit":
                 self._end(0)
+            elif op == "lame_duck":
+                self._lame_duck = True
+                self._closing = asyncio.ensure_future(self._let_nobody_in())
+            elif op == "reopen_logs":
+                logs.reopen()
+            elif op == "log_level":
+                logs.set_level(packet["level"])
         if self._channel.eof:
             os._exit(1)  # the supervisor is gone
 
     async def _start(self, packet: Packet) -> None:
         settings = Settings.from_dict(packet["settings"])
-        setup_logging(settings.log_level, "io")
+        logs.setup_logging(settings.log_level, "io", settings.log_file)
         try:
             await self._serve(settings, packet)
         except Exception as err:
@@ -99,8 +108,14 @@ class IoProcess:
             await messenger.use_chain(chain)
         listeners = [socket.socket(fileno=fd) for fd in packet["listen_fds"]]
         addrs = messenger.listen(listeners)
+        if self._lame_duck:
+            await messenger.stop_accepting()
         relax_collector()
         self._channel.send("ready", addrs=[str(addr) for addr in addrs])
+
+    async def _let_nobody_in(self) -> None:
+        if self._messenger is not None:
+            await self._messenger.stop_accepting()
 
     async def _stop(self, timeout_s: float) -> None:
         undelivered = 0
@@ -126,7 +141,7 @@ async def _serve(args: argparse.Namespace) -> int:
 def main() -> int:
     """Start as a child of the supervisor."""
     die_with_parent(int(os.environ[SUPERVISOR_PID_ENV]))
-    leave_stop_signals_to_parent()
+    leave_signals_to_parent()
     parser = argparse.ArgumentParser(prog="mpmsgr.messenger.io")
     for option in ("--control-fd", "--incarnation"):
         parser.add_argument(option, type=int, required=True)

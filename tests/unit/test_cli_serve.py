@@ -29,8 +29,9 @@ def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Settings]:
     seen: list[Settings] = []
     monkeypatch.chdir(tmp_path)
 
-    def note(settings: Settings) -> int:
+    def note(settings: Settings, *, reread: Callable[[], Settings]) -> int:
         seen.append(settings)
+        assert reread() == settings
         return 0
 
     monkeypatch.setattr(supervisor, "run", note)
@@ -77,7 +78,7 @@ def test_serve_reads_its_file(served: list[Settings], tmp_path: Path) -> None:
 def test_serve_ends_as_the_supervisor_does(
     served: list[Settings], monkeypatch: pytest.MonkeyPatch, code: supervisor.ExitCode
 ) -> None:
-    monkeypatch.setattr(supervisor, "run", lambda settings: int(code))
+    monkeypatch.setattr(supervisor, "run", lambda settings, **_: int(code))
     expected = ExitCode.CRASH_LOOP if code is supervisor.ExitCode.CRASH_LOOP else int(code)
     assert run(["serve", "a"]) == expected
 
@@ -85,7 +86,7 @@ def test_serve_ends_as_the_supervisor_does(
 def test_a_plugin_that_cannot_be_loaded(
     served: list[Settings], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(settings: Settings) -> int:
+    def fail(settings: Settings, **_: object) -> int:
         raise PluginError("a", "Traceback ...\n  line 1\nNameError: no b")
 
     monkeypatch.setattr(supervisor, "run", fail)

@@ -53,11 +53,11 @@ def test_modules_of_the_current_directory_are_not_ours() -> None:
 CHILD = """
 import signal, sys
 from mpmsgr.control import ControlChannel
-from mpmsgr.process import leave_stop_signals_to_parent
+from mpmsgr.process import leave_signals_to_parent
 channel = ControlChannel.from_fd(int(sys.argv[sys.argv.index("--control-fd") + 1]))
 signal.raise_signal(signal.SIGTERM)
 channel.send("pending", signals=[int(s) for s in signal.sigpending()])
-leave_stop_signals_to_parent()
+leave_signals_to_parent()
 signal.raise_signal(signal.SIGINT)
 channel.send("alive", blocked=len(signal.pthread_sigmask(signal.SIG_BLOCK, [])))
 """
