@@ -253,6 +253,40 @@ class Settings:
         "Bytes of messages in work at once; reading pauses above.",
     )
 
+    max_messages: int = _option(
+        0,
+        kinds.Whole(),
+        "Messages after which a worker is replaced, or up to a tenth earlier; 0: never.",
+        "--max-messages",
+        metavar="N",
+        live=True,
+    )
+    max_lifetime_s: float = _option(
+        0.0,
+        kinds.Seconds(),
+        "Age at which a worker is replaced, or up to a tenth earlier; 0: never.",
+        "--max-lifetime",
+        metavar="S",
+        live=True,
+    )
+    max_rss_bytes: int = _option(
+        0,
+        kinds.Size(),
+        "Resident memory of its own above which a worker is replaced, or up to a tenth below; at"
+        " least what it had when it was ready and 32 MiB; 0: never.",
+        "--max-rss",
+        metavar="SIZE",
+        live=True,
+    )
+    cpu_affinity: str = _option(
+        "none",
+        kinds.Cpus(),
+        "CPUs that workers are bound to, one each, taking turns; auto: those we may use.",
+        "--cpu-affinity",
+        metavar="auto|none|LIST",
+        live=True,
+    )
+
     def __post_init__(self) -> None:
         """Read every field by its kind, then check fields against each other."""
         for option in OPTIONS:

@@ -81,6 +81,11 @@ class EndReload:
 
 
 @dataclass(frozen=True)
+class Measure:
+    """Measure what READY workers have handled and hold."""
+
+
+@dataclass(frozen=True)
 class LetNobodyIn:
     """Tell the I/O process to accept no more connections."""
 
@@ -164,6 +169,7 @@ Action = (
     | CommitReload
     | AbandonReload
     | EndReload
+    | Measure
     | LetNobodyIn
     | DumpStacks
     | StopQuickly

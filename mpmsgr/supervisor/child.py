@@ -71,6 +71,10 @@ class Worker(Child):
     revision: of the settings its process was started with. replaces: the slot whose worker goes
     when this one is READY. Of a RETIRING slot: retire_at: since when; retire_sent: the I/O process
     knows; retired: it has nothing of this worker's left.
+
+    luck: from 0 to 1, how far its own limits are below those said; cpu: the one it is bound to.
+    handled: messages, rss: resident bytes of its own, both as last measured; rss_at_ready: the
+    first measure; swollen: measures above the limit in a row.
     """
 
     slot: int
@@ -82,6 +86,12 @@ class Worker(Child):
     retire_at: float = NEVER
     retire_sent: bool = False
     retired: bool = False
+    luck: float = 0.0
+    cpu: int | None = None
+    handled: int = 0
+    rss: int = 0
+    rss_at_ready: int = 0
+    swollen: int = 0
 
     @property
     def counts(self) -> bool:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from mpmsgr.supervisor.child import NEVER, Child, Duty, Phase, Slot, Worker
 from mpmsgr.supervisor.exits import ExitCode
 from mpmsgr.supervisor.limits import Limits
+from mpmsgr.supervisor.wear import rss_limit
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,9 @@ class Facts:
     refusal: words of a worker that cannot start with it; reload_error: why the latest reload came
     to nothing.
 
-    lame_duck: nobody new is let in; lame_sent: the I/O process knows. undumped: whose stacks are
-    still to be written before a quick stop, the next at dump_at.
+    measured_at: when workers were measured last. lame_duck: nobody new is let in; lame_sent: the
+    I/O process knows. undumped: whose stacks are still to be written before a quick stop, the next
+    at dump_at.
     """
 
     limits: Limits
@@ -60,6 +62,7 @@ class Facts:
     refusal: str = ""
     reloading: bool = False
     reload_error: str = ""
+    measured_at: float = NEVER
     lame_duck: bool = False
     lame_sent: bool = False
     undumped: list[Slot] | None = None
@@ -117,6 +120,14 @@ class Facts:
             self.failure = (slot, text)
         if slot is not None and self.workers[slot].revision == self.candidate:
             self.refusal = self.refusal or text
+
+    def measured(self, slot: int, handled: int, rss: int) -> None:
+        """A worker has handled so many messages, and has so many resident bytes of its own."""
+        worker = self.workers[slot]
+        worker.handled, worker.rss = handled, rss
+        worker.rss_at_ready = worker.rss_at_ready or rss
+        above = rss > rss_limit(worker, self.limits)
+        worker.swollen = worker.swollen + 1 if above else 0
 
     def drain_ended(self, undelivered: int) -> None:
         """The I/O process finished its part of the stop."""
@@ -203,6 +214,7 @@ class Facts:
             worker = self.workers[slot]
             worker.linked, worker.told = 0, self.io.number
             worker.revision = self.starting_revision
+            worker.handled = worker.rss = worker.rss_at_ready = worker.swollen = 0
 
     def kill_sent(self, slot: Slot, why: str) -> None:
         """It was sent SIGKILL."""

@@ -21,6 +21,11 @@ class Limits:
     in a stop to close the listening sockets before we do. stop_reserve_s: the end of the graceful
     timeout, kept for the workers' on_stop. dump_s: the time between two processes' stack dumps,
     so that one is written before the next begins, and dump_all_s: at most for all of them.
+
+    max_messages, max_lifetime_s, max_rss_bytes: of a worker until it is replaced, 0 for no limit;
+    jitter: by which share of it a worker's own limit may be lower. sample_s: how often workers are
+    measured, where there is something to measure; rss_samples: so many in a row must be above the
+    limit, which is at least what was measured at READY and rss_margin_bytes.
     """
 
     graceful_timeout_s: float = 30.0
@@ -37,7 +42,20 @@ class Limits:
     stop_reserve_s: float = 1.0
     dump_s: float = 0.05
     dump_all_s: float = 1.0
+    max_messages: int = 0
+    max_lifetime_s: float = 0.0
+    max_rss_bytes: int = 0
+    jitter: float = 0.1
+    sample_s: float = 2.0
+    rss_samples: int = 3
+    rss_margin_bytes: int = 32 << 20
 
     def of(self, settings: Settings) -> Limits:
         """These, with what *settings* say."""
-        return dataclasses.replace(self, graceful_timeout_s=settings.graceful_timeout_s)
+        return dataclasses.replace(
+            self,
+            graceful_timeout_s=settings.graceful_timeout_s,
+            max_messages=settings.max_messages,
+            max_lifetime_s=settings.max_lifetime_s,
+            max_rss_bytes=settings.max_rss_bytes,
+        )

@@ -13,6 +13,7 @@ from mpmsgr.supervisor.actions import AbandonReload, Action, CommitReload, Dismi
 from mpmsgr.supervisor.child import Duty, Phase, Worker
 from mpmsgr.supervisor.clock import Clock
 from mpmsgr.supervisor.facts import Facts
+from mpmsgr.supervisor.wear import worn
 
 
 def roster(facts: Facts, clock: Clock) -> list[Action]:
@@ -78,7 +79,9 @@ def _renew(facts: Facts, clock: Clock) -> Iterator[Action]:
 
 
 def _outdated(worker: Worker, facts: Facts, clock: Clock) -> str:
-    return "reload" if worker.revision != facts.starting_revision else ""
+    if worker.revision != facts.starting_revision:
+        return "reload"
+    return worn(worker, facts.limits, clock)
 
 
 def _free_slots(facts: Facts) -> Iterator[int]:

@@ -10,8 +10,10 @@ from mpmsgr.config import Settings, resolve_ways
 from mpmsgr.errors import ConfigError
 from mpmsgr.logs import setup_logging
 from mpmsgr.messenger.accepter import bind_sockets
+from mpmsgr.supervisor.affinity import cpus_of
 from mpmsgr.supervisor.exits import ExitCode
 from mpmsgr.supervisor.limits import Limits
+from mpmsgr.supervisor.measures import Handled
 from mpmsgr.supervisor.rundir import open_run_dir
 from mpmsgr.supervisor.signals import Signals
 from mpmsgr.supervisor.spawn import Commands, check_platform
@@ -23,6 +25,7 @@ def serve(
     commands: Commands | None,
     limits: Limits | None,
     reread: Callable[[], Settings] | None,
+    handled: Handled | None,
 ) -> ExitCode:
     """Serve *settings* until stopped; see `mpmsgr.supervisor.run`."""
     with ExitStack() as stack:
@@ -31,6 +34,7 @@ def serve(
             setup_logging(settings.log_level, "supervisor", settings.log_file)
             check_platform()
             check_size(settings)
+            cpus_of(settings.cpu_affinity)
             run_dir = open_run_dir(settings.run_dir)
             stack.callback(run_dir.remove)
             listeners = bind_sockets(settings.bind)
@@ -47,5 +51,6 @@ def serve(
             commands or Commands(),
             limits or Limits(),
             reread,
+            handled or (lambda slot: 0),
         )
         return supervisor.run()

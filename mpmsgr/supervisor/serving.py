@@ -11,6 +11,7 @@ from mpmsgr.supervisor.actions import (
     Kill,
     LetNobodyIn,
     Link,
+    Measure,
     Retire,
     StartIo,
     StartWorker,
@@ -22,6 +23,7 @@ from mpmsgr.supervisor.clock import Clock
 from mpmsgr.supervisor.facts import Facts
 from mpmsgr.supervisor.health import breaker_is_open
 from mpmsgr.supervisor.limits import Limits
+from mpmsgr.supervisor.wear import is_measured
 
 
 def serve(facts: Facts, clock: Clock) -> list[Action]:
@@ -45,7 +47,7 @@ def backoff_s(early_deaths: int, limits: Limits) -> float:
 
 def _kill_overdue(facts: Facts, clock: Clock) -> Iterator[Action]:
     for child in facts.children:
-        if not child.alive or child.killed:
+        if not child.alive or child.killed or child.stop_sent:
             continue
         boot_s = facts.limits.boot_timeout_s
         if child.phase is Phase.STARTING and clock.reached(child.since + boot_s):
@@ -99,6 +101,13 @@ def _retire(facts: Facts, clock: Clock) -> Iterator[Action]:
             yield Retire(worker.slot)
 
 
+def _measure(facts: Facts, clock: Clock) -> Iterator[Action]:
+    limits = facts.limits
+    anybody = any(map(facts.is_linked, facts.of_duty(Duty.SERVING)))
+    if anybody and is_measured(limits) and clock.reached(facts.measured_at + limits.sample_s):
+        yield Measure()
+
+
 def _let_nobody_in(facts: Facts, clock: Clock) -> Iterator[Action]:
     if facts.lame_duck and not facts.lame_sent and facts.io.alive:
         yield LetNobodyIn()
@@ -135,6 +144,7 @@ _RULES: tuple[Callable[[Facts, Clock], Iterator[Action]], ...] = (
     _start_io,
     keep_up,
     _retire,
+    _measure,
     _let_nobody_in,
     _announce,
     _end_reload,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import logging
+import random
 import signal
 import socket
 import sys
@@ -17,15 +18,18 @@ from mpmsgr.config import OPTIONS, Settings, take_over
 from mpmsgr.control import Packet, encode
 from mpmsgr.errors import ConfigError, ProtocolError
 from mpmsgr.supervisor import actions as do
-from mpmsgr.supervisor.child import Slot
+from mpmsgr.supervisor.affinity import bind, cpus_of, least_used
+from mpmsgr.supervisor.child import Duty, Phase, Slot, Worker
 from mpmsgr.supervisor.children import Children
 from mpmsgr.supervisor.decide import decide
 from mpmsgr.supervisor.exits import ExitCode
 from mpmsgr.supervisor.facts import Facts
 from mpmsgr.supervisor.limits import Limits
+from mpmsgr.supervisor.measures import Handled, own_rss
 from mpmsgr.supervisor.rundir import RunDir
 from mpmsgr.supervisor.signals import Signals
 from mpmsgr.supervisor.spawn import Commands
+from mpmsgr.supervisor.wear import is_measured
 
 log = logging.getLogger("mpmsgr.supervisor")
 
@@ -48,11 +52,13 @@ class Supervisor:
         nonce: int,
         commands: Commands,
         limits: Limits,
-        reread: Callable[[], Settings] | None = None,
+        reread: Callable[[], Settings] | None,
+        handled: Handled,
     ) -> None:
         """Serve *settings* on *listeners*; *nonce* is that of every incarnation (u32).
 
         reread: what a reload calls for settings, which raises ConfigError; None: they never change.
+        handled: messages the present worker of a slot has handled.
         """
         self._settings = {0: settings}  # by revision: those in force, and those of a reload
         self._listeners = listeners
@@ -62,6 +68,7 @@ class Supervisor:
         self._commands = commands
         self._limits = limits
         self._reread = reread
+        self._handled = handled
         self._addresses: list[str] = []
         self._exit: ExitCode | None = None
         self.restart_needed: list[str] = []
@@ -103,6 +110,7 @@ class Supervisor:
         try:
             settings, self.restart_needed = take_over(self.settings, self._read())
             check_size(settings)
+            cpus_of(settings.cpu_affinity)
         except ConfigError as exc:
             self.facts.reload_error = str(exc)
             raise
@@ -207,6 +215,7 @@ class Supervisor:
             self.facts.ready(slot, int(packet["incarnation"]))
             level = logging.INFO if self.facts.announced else logging.DEBUG
             log.log(level, "%s is ready", self._name(slot))
+            self._measure_one(slot)
 
     def _on_closed(self, slot: Slot) -> None:
         self.facts.channel_closed(slot, time.monotonic())
@@ -262,6 +271,8 @@ class Supervisor:
                 self._change_duty(action)
             case do.CommitReload() | do.AbandonReload() | do.EndReload():
                 self._go_on_reloading(action)
+            case do.Measure():
+                self._measure()
             case do.LetNobodyIn():
                 children.send(None, "lame_duck")
                 facts.lame_sent = True
@@ -326,6 +337,17 @@ class Supervisor:
         if self.facts.io.alive:
             self.children.send(None, "log_level", level=settings.log_level)
 
+    def _measure(self) -> None:
+        self.facts.measured_at = time.monotonic()
+        for worker in self.facts.of_duty(Duty.SERVING):
+            if worker.phase is Phase.READY:
+                self._measure_one(worker.slot)
+
+    def _measure_one(self, slot: int) -> None:
+        pid = self.children.pid(slot)
+        if pid is not None and is_measured(self.facts.limits):
+            self.facts.measured(slot, self._handled(slot), own_rss(pid))
+
     def _dump(self, slot: Slot) -> None:
         pid = self.children.pid(slot)
         if pid is not None:
@@ -353,7 +375,23 @@ class Supervisor:
         settings = self._settings[worker.revision]
         options = ["--slot", str(slot), "--generation", str(worker.number)]
         if self._spawn(slot, self._commands.worker, options):
+            self._place(worker, settings)
             self.children.send(slot, "start", settings=settings.as_dict(), **self._where())
+
+    def _place(self, worker: Worker, settings: Settings) -> None:
+        """Settle chance and CPU of a new *worker*: the CPU that those who stay use least."""
+        worker.luck = random.random()
+        going = {worker.slot, *(other.replaces for other in self.facts.workers)}
+        staying = [w for w in self.facts.of_duty(Duty.SERVING) if w.slot not in going]
+        try:
+            cpus = cpus_of(settings.cpu_affinity)
+        except ConfigError as exc:  # they were taken from us since
+            log.warning("workers are not bound: %s", exc)
+            cpus = []
+        worker.cpu = least_used(cpus, [w.cpu for w in staying if w.alive])
+        pid = self.children.pid(worker.slot)
+        if worker.cpu is not None and pid is not None:
+            bind(pid, worker.cpu)
 
     def _spawn(
         self, slot: Slot, command: Sequence[str], options: list[str], fds: Sequence[int] = ()

@@ -32,6 +32,7 @@ class Fake:
         self.journal = os.open(args.journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         self.channel = ControlChannel.from_fd(args.control_fd)
         self.listeners: list[socket.socket] = []
+        self.ballast = b""
 
     def behaves(self, told: str) -> str:
         name, _, until = told.partition("@")
@@ -116,6 +117,10 @@ class Fake:
                 listener.shutdown(socket.SHUT_RDWR)
             listener.close()
         self.listeners.clear()
+
+    def on_reopen_logs(self, packet: Packet) -> None:
+        if self.behaviour == "grows":
+            self.ballast = b"x" * (64 << 20)
 
     def on_quit(self, packet: Packet) -> None:
         if self.behaviour != "stubborn":

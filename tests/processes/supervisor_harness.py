@@ -45,6 +45,7 @@ class Running:
         self.reconfigure()
         told = {
             "reread": str(self.directory / "reread"),
+            "handled": str(self.directory / "handled"),
             "limits": {"eof_s": 0.2, **limits},
             "commands": more.pop(
                 "commands",
@@ -75,6 +76,12 @@ class Running:
         new = self.directory / "reread.new"
         new.write_text(json.dumps(settings))
         new.rename(self.directory / "reread")  # whole, whenever it is read
+
+    def handle(self, slot: int, count: int) -> None:
+        """The worker of *slot* has handled *count* messages by now."""
+        new = self.directory / "handled.new"
+        new.write_text(str(count))
+        new.rename(self.directory / f"handled-{slot}")
 
     @classmethod
     def real(cls, *modules: str, **more: Any) -> Running:

@@ -1,6 +1,7 @@
 """Runs a supervisor over fake children: one argument, JSON with settings, limits and commands.
 
 A reload reads "settings" anew, from the JSON file "reread": what it has goes over the first ones.
+The worker of a slot has handled as many messages as the file "handled" of that slot says.
 """
 
 from __future__ import annotations
@@ -22,11 +23,16 @@ def main() -> int:
     def reread() -> Settings:
         return Settings.from_dict(told["settings"] | json.loads(Path(told["reread"]).read_text()))
 
+    def handled(slot: int) -> int:
+        file = Path(f"{told['handled']}-{slot}")
+        return int(file.read_text()) if file.exists() else 0
+
     return run(
         Settings.from_dict(told["settings"]),
         commands=Commands(**told["commands"]),
         limits=Limits(**told["limits"]),
         reread=reread,
+        handled=handled,
     )
 
 

@@ -32,8 +32,8 @@ EVENTS = st.tuples(
 class Simulation:
     """Carries out decisions against processes that exist only as facts."""
 
-    def __init__(self) -> None:
-        self.facts = Facts.of(WORKERS, Limits())
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.facts = Facts.of(WORKERS, limits or Limits())
         self.now = 0.0
         self.exit: do.Exit | None = None
         self.wake_at: float | None = None
@@ -95,6 +95,10 @@ class Simulation:
                 assert all(w.revision == facts.revision for w in facts.of_duty(Duty.SERVING))
                 assert len(list(facts.of_duty(Duty.SERVING))) == facts.target
                 facts.reloading = False
+            case do.Measure():
+                facts.measured_at = self.now
+                for worker in facts.workers:
+                    facts.measured(worker.slot, worker.handled + 1, 0)
             case do.LetNobodyIn():
                 assert facts.io.alive
                 facts.lame_sent = True
@@ -208,9 +212,16 @@ class Simulation:
         raise AssertionError("the stop does not end")
 
 
-@given(st.lists(EVENTS, max_size=60))
-def test_any_order(events: list[tuple[str, int | None, float]]) -> None:
-    simulation = Simulation()
+LIMITS = st.builds(
+    Limits,
+    max_lifetime_s=st.sampled_from([0.0, 0.0, 15.0]),
+    max_messages=st.sampled_from([0, 0, 3]),
+)
+
+
+@given(st.lists(EVENTS, max_size=60), LIMITS)
+def test_any_order(events: list[tuple[str, int | None, float]], limits: Limits) -> None:
+    simulation = Simulation(limits)
     simulation.settle()
     for event in events:
         simulation.happen(*event)
