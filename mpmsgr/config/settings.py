@@ -253,6 +253,13 @@ class Settings:
         "Bytes of messages in work at once; reading pauses above.",
     )
 
+    reload: bool = _option(
+        False,
+        kinds.Switch(),
+        "Reload when a Python or TOML file below app_dir changes, for development; needs the extra"
+        " mpmsgr[reload].",
+        "--reload",
+    )
     max_messages: int = _option(
         0,
         kinds.Whole(),
@@ -295,6 +302,10 @@ class Settings:
         self._check_loopback()
         self._check_options()
         self._check_keepalive()
+        if self.reload and not self.workers:
+            raise ConfigError(
+                "reload", True, "renews workers, there are none: handlers run in the I/O process"
+            )
 
     def _check_loopback(self) -> None:
         for bind in self.bind:

@@ -18,6 +18,7 @@ from mpmsgr.supervisor.rundir import open_run_dir
 from mpmsgr.supervisor.signals import Signals
 from mpmsgr.supervisor.spawn import Commands, check_platform
 from mpmsgr.supervisor.supervisor import Supervisor, check_size, close_listeners, say
+from mpmsgr.supervisor.watch import SourceWatch
 
 
 def serve(
@@ -39,6 +40,7 @@ def serve(
             stack.callback(run_dir.remove)
             listeners = bind_sockets(settings.bind)
             stack.callback(close_listeners, listeners)
+            watch = stack.enter_context(SourceWatch(settings.app_dir)) if settings.reload else None
         except (ConfigError, OSError) as exc:
             say(str(exc))
             return ExitCode.USAGE
@@ -53,4 +55,6 @@ def serve(
             reread,
             handled or (lambda slot: 0),
         )
+        if watch is not None:
+            supervisor.reload_with(watch)
         return supervisor.run()

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from mpmsgr import logs
@@ -29,6 +30,7 @@ from mpmsgr.supervisor.measures import Handled, own_rss
 from mpmsgr.supervisor.rundir import RunDir
 from mpmsgr.supervisor.signals import Signals
 from mpmsgr.supervisor.spawn import Commands
+from mpmsgr.supervisor.watch import SourceWatch
 from mpmsgr.supervisor.wear import is_measured
 
 log = logging.getLogger("mpmsgr.supervisor")
@@ -129,6 +131,16 @@ class Supervisor:
         except OSError as exc:
             raise ConfigError("reload", str(exc), "the configuration cannot be read") from None
 
+    def reload_with(self, watch: SourceWatch) -> None:
+        """Reload whenever *watch* sees a change."""
+
+        def changed() -> None:
+            if files := watch.read():
+                log.info("changed: %s", ", ".join(files))
+                self._try(self.reload)
+
+        self.children.watch(watch, changed)
+
     def scale(self, workers: int) -> None:
         """Have so many *workers* until told otherwise. Raises ConfigError if that cannot be."""
         if not self.settings.workers:
@@ -162,10 +174,14 @@ class Supervisor:
     def _on_signals(self) -> None:
         for number in self._signals.read():
             log.info("got %s", signal.Signals(number).name)
-            try:
-                self._on_signal(number)
-            except ConfigError as exc:
-                log.error("%s", exc)
+            self._try(partial(self._on_signal, number))
+
+    def _try(self, what: Callable[[], None]) -> None:
+        """What an operator asks for without waiting for an answer."""
+        try:
+            what()
+        except ConfigError as exc:
+            log.error("%s", exc)
 
     def _on_signal(self, number: int) -> None:
         match number:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 from typing import Any
 
 from mpmsgr.supervisor import ExitCode
@@ -171,6 +172,16 @@ def test_a_reload_without_workers(start: Start) -> None:
     reload(running, modules=["other"])
     running.wait_line("only a restart changes modules")
     running.wait_line("reloaded, 0 workers")
+    assert running.stop() == ExitCode.CLEAN
+
+
+def test_a_changed_source_reloads(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "fake.py").write_text("")
+    running = start(workers=1, app_dir=str(tmp_path), reload=True)
+    running.wait_ready()
+    (tmp_path / "fake.py").write_text("# changed")
+    running.wait_line("changed: fake.py")
+    running.wait_line("reloaded, 1 workers")
     assert running.stop() == ExitCode.CLEAN
 
 

@@ -45,7 +45,8 @@ def test_every_flag_reaches_its_setting(served: list[Settings], tmp_path: Path) 
     line = (
         "serve --bind 127.0.0.1:0 --bind [::1]:6800-6810 --advertise 192.0.2.1:6800 --workers 0"
         " --name mon.0 --nonce 7 --auth none --app-dir . --run-dir r --log-level debug"
-        " --graceful-timeout 1.5 a b:C"
+        " --graceful-timeout 1.5 --max-messages 9 --max-lifetime 60 --max-rss 1GiB --cpu-affinity 0"
+        " --log-file l a b:C"
     )
     assert run(line.split()) == 0
     (settings,) = served
@@ -60,8 +61,22 @@ def test_every_flag_reaches_its_setting(served: list[Settings], tmp_path: Path) 
         run_dir=str(tmp_path / "r"),
         log_level="debug",
         graceful_timeout_s=1.5,
+        max_messages=9,
+        max_lifetime_s=60.0,
+        max_rss_bytes=1 << 30,
+        cpu_affinity="0",
+        log_file=str(tmp_path / "l"),
         modules=["a", "b:C"],
     )
+
+
+def test_a_switch_is_a_flag_without_a_value(served: list[Settings], tmp_path: Path) -> None:
+    (tmp_path / "mpmsgr.toml").write_text("reload = true\n")
+    assert run(["serve", "--workers", "1", "a"]) == 0
+    (tmp_path / "mpmsgr.toml").unlink()
+    assert run(["serve", "--workers", "1", "a"]) == 0
+    assert run(["serve", "--workers", "1", "--reload", "a"]) == 0
+    assert [settings.reload for settings in served] == [True, False, True]
 
 
 def test_serve_reads_its_file(served: list[Settings], tmp_path: Path) -> None:
