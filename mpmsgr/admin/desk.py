@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
-import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from mpmsgr.admin import rows
-from mpmsgr.admin.health import is_ready, readiness, state_of
+from mpmsgr.admin.health import readiness, state_of
 from mpmsgr.admin.inquiries import Inquiries
 from mpmsgr.admin.lines import SOCKET_NAME, Request
 from mpmsgr.admin.server import AdminServer, Reply
+from mpmsgr.config import OPTIONS, Settings
 from mpmsgr.config.settings import BY_NAME, no_such
 from mpmsgr.errors import ConfigError
-from mpmsgr.logs import reopen, set_level
+from mpmsgr.supervisor.child import Slot
 from mpmsgr.supervisor.companion import Companion
-from mpmsgr.supervisor.facts import Slot
 from mpmsgr.supervisor.supervisor import Supervisor
 
 log = logging.getLogger("mpmsgr.admin")
@@ -37,20 +35,20 @@ _INQUIRIES = (
     "groups",
     "load",
 )
-#: Verbs that are signals: what they do is what the signal does.
-_SIGNALS = {
-    "drain": signal.SIGTERM,
-    "lame_duck": signal.SIGUSR2,
-    "reload": signal.SIGHUP,
-}
 
 
 class Desk(Companion):
-    """The admin socket of *supervisor*, in its run directory; *origins*: who said each setting."""
+    """The admin socket of *supervisor*, in its run directory.
 
-    def __init__(self, supervisor: Supervisor, origins: Mapping[str, str]) -> None:
+    origins: who said each setting, as it is now; metrics: HOST:PORT where they are served.
+    """
+
+    def __init__(
+        self, supervisor: Supervisor, origins: Mapping[str, str], metrics: str = ""
+    ) -> None:
         self._supervisor = supervisor
-        self._origins = dict(origins)
+        self._origins, self._metrics = origins, metrics
+        self._set_here: set[str] = set()
         self._deaths: Counter[str] = Counter(io=0, worker=0)
         self._inquiries = Inquiries(supervisor)
         self._verbs: dict[str, Verb] = {
@@ -63,11 +61,13 @@ class Desk(Companion):
             "scale": self._scale,
             "log_level": self._log_level,
             "log_reopen": self._log_reopen,
+            "drain": self._drain,
+            "lame_duck": self._lame_duck,
+            "reload": self._reload,
             **{what: self._inquiry(what) for what in _INQUIRIES},
-            **{verb: self._signal(verb, number) for verb, number in _SIGNALS.items()},
         }
         path = supervisor.run_dir / SOCKET_NAME
-        self._server = AdminServer(path, supervisor.selector, self._asked)
+        self._server = AdminServer(path, supervisor.children.selector, self._asked)
 
     # as a companion
 
@@ -79,6 +79,10 @@ class Desk(Companion):
         """See `Companion`."""
         self._deaths["io" if slot is None else "worker"] += 1
         self._inquiries.ended(slot)
+
+    def reloading(self) -> None:
+        """See `Companion`."""
+        self._set_here.clear()
 
     def close(self) -> None:
         """See `Companion`."""
@@ -102,15 +106,22 @@ class Desk(Companion):
         return lambda args, reply: self._inquiries.ask(what, args, reply)
 
     def _status(self, args: dict[str, Any], reply: Reply) -> None:
-        reply.end(rows.status(self._supervisor, time.monotonic()))
+        status = rows.status(self._supervisor, time.monotonic())
+        reply.end(status | {"metrics": self._metrics})
 
     def _workers(self, args: dict[str, Any], reply: Reply) -> None:
         reply.end(rows.worker_rows(self._supervisor, time.monotonic()))
 
     def _health(self, args: dict[str, Any], reply: Reply) -> None:
-        facts = self._supervisor.facts
-        checks = [check._asdict() for check in readiness(facts)]
-        reply.end({"ready": is_ready(facts), "state": state_of(facts), "checks": checks})
+        facts, now = self._supervisor.facts, time.monotonic()
+        checks = readiness(facts, now)
+        reply.end(
+            {
+                "ready": all(check.ok for check in checks),
+                "state": state_of(facts, now),
+                "checks": [check._asdict() for check in checks],
+            }
+        )
 
     def _perf(self, args: dict[str, Any], reply: Reply) -> None:
         """Of the supervisor alone with ``own``; else what the I/O process counts."""
@@ -123,70 +134,54 @@ class Desk(Companion):
     # settings
 
     def _config(self, args: dict[str, Any], reply: Reply) -> None:
-        reply.end(rows.config_rows(self._supervisor.settings, self._origins))
+        origins = {**self._origins, **dict.fromkeys(self._set_here, "set at run time")}
+        reply.end(rows.config_rows(self._supervisor.settings, origins))
 
     def _config_set(self, args: dict[str, Any], reply: Reply) -> None:
         name = args["name"]
         if name not in BY_NAME:
             raise ConfigError(name, args["value"], no_such(name, BY_NAME))
-        if name not in rows.LIVE:
-            live = ", ".join(rows.LIVE)
-            raise ConfigError(name, args["value"], f"takes a new start; can be set now: {live}")
-        value = BY_NAME[name].read(args["value"], name)
+        option = BY_NAME[name]
+        if not option.live:
+            live = ", ".join(o.name for o in OPTIONS if o.live)
+            takes = rows.change_takes(option)
+            raise ConfigError(name, args["value"], f"takes a {takes}; can be set now: {live}")
+        value = option.read(args["value"], name)
         self._set(name, value)
         reply.end({"name": name, "value": value})
 
     def _set(self, name: str, value: Any) -> None:
         supervisor = self._supervisor
         supervisor.settings[name] = value
-        self._origins[name] = "set at run time"
-        if name == "log_level":
-            set_level(value)
-            self._tell_all("log_level", level=value)
-        else:
-            facts = supervisor.facts
-            facts.limits = dataclasses.replace(facts.limits, **{name: value})
+        self._set_here.add(name)
+        supervisor.apply(Settings.from_dict(supervisor.settings))
+        if name == "log_level":  # of the workers there are, too: those of a reload start with it
+            supervisor.children.broadcast("log_level", level=value)
         log.warning("%s is %s from now on, by the operator", name, value)
 
     def _log_level(self, args: dict[str, Any], reply: Reply) -> None:
         self._config_set({"name": "log_level", "value": args["level"]}, reply)
 
     def _log_reopen(self, args: dict[str, Any], reply: Reply) -> None:
-        reopen()
-        self._tell_all("reopen_logs")
+        self._supervisor.reopen_logs()
         reply.end({"log_file": self._supervisor.settings["log_file"]})
 
-    def _tell_all(self, op: str, **fields: Any) -> None:
-        for child in self._supervisor.facts.children:
-            self._supervisor.tell(child.slot, op, **fields)
+    # what signals do, too
 
-    # what signals do
+    def _drain(self, args: dict[str, Any], reply: Reply) -> None:
+        log.warning("stopping, by the operator")
+        reply.end({"asked": "drain"})
+        self._supervisor.stop()
 
-    def _signal(self, verb: str, number: signal.Signals) -> Verb:
-        def send(args: dict[str, Any], reply: Reply) -> None:
-            if _raise(number, reply):
-                log.warning("%s, by the operator", verb)
-                reply.end({"asked": verb})
+    def _lame_duck(self, args: dict[str, Any], reply: Reply) -> None:
+        self._supervisor.let_nobody_in()
+        reply.end({"asked": "lame duck"})
 
-        return send
+    def _reload(self, args: dict[str, Any], reply: Reply) -> None:
+        self._supervisor.reload()
+        reply.end({"asked": "reload", "restart_needed": self._supervisor.restart_needed})
 
     def _scale(self, args: dict[str, Any], reply: Reply) -> None:
-        wanted = BY_NAME["workers"].read(args["workers"], "workers")
-        now = len(self._supervisor.facts.workers)
-        if not wanted or not now:
-            raise ConfigError("workers", wanted, "takes a new start where one of both is 0")
-        number = signal.SIGTTIN if wanted > now else signal.SIGTTOU
-        for _ in range(abs(wanted - now)):
-            if not _raise(number, reply):
-                return
-        log.warning("%d workers instead of %d, by the operator", wanted, now)
-        reply.end({"workers": wanted, "before": now})
-
-
-def _raise(number: signal.Signals, reply: Reply) -> bool:
-    """Raise *number* in this process, as if it was sent; False: it would not be understood."""
-    if signal.getsignal(number) in (signal.SIG_DFL, signal.SIG_IGN, None):
-        reply.fail("unavailable", f"this server does not act on {number.name}")
-        return False
-    signal.raise_signal(number)
-    return True
+        before = self._supervisor.facts.target
+        self._supervisor.scale(args["workers"])
+        reply.end({"workers": self._supervisor.facts.target, "before": before})

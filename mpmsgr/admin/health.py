@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-from mpmsgr.supervisor.facts import Child, Facts, Phase
+from mpmsgr.supervisor.child import Duty, Phase
+from mpmsgr.supervisor.facts import Facts
+from mpmsgr.supervisor.health import breaker_is_open
 
 
 class Check(NamedTuple):
@@ -16,9 +18,15 @@ class Check(NamedTuple):
     text: str
 
 
-def readiness(facts: Facts) -> list[Check]:
-    """What must hold for peers to be sent here."""
-    return [_listening(facts), _workers(facts), _not_draining(facts), _no_breaker(facts)]
+def readiness(facts: Facts, now: float) -> list[Check]:
+    """What must hold at *now* for peers to be sent here."""
+    return [
+        _listening(facts),
+        _workers(facts),
+        Check("not stopping", facts.stop_at is None, _stop_text(facts)),
+        Check("lets peers in", not facts.lame_duck, "a lame duck" if facts.lame_duck else "yes"),
+        _no_breaker(facts, now),
+    ]
 
 
 #: Nothing completed for so long while something is in work: it is stuck. Seconds.
@@ -42,19 +50,22 @@ def progress(perf: Mapping[str, Any] | None) -> list[Check]:
     return checks
 
 
-def is_ready(facts: Facts) -> bool:
+def is_ready(facts: Facts, now: float) -> bool:
     """Whether every check of `readiness` holds."""
-    return all(check.ok for check in readiness(facts))
+    return all(check.ok for check in readiness(facts, now))
 
 
-def state_of(facts: Facts) -> str:
-    """One word: starting, serving, degraded (it serves, but not as it should), stopping."""
+def state_of(facts: Facts, now: float) -> str:
+    """One word: starting, serving, reloading, degraded (it serves, not as it should), stopping."""
     if facts.stop_at is not None:
         return "stopping"
     if not facts.announced:
         return "starting"
-    everybody = all(child.phase is Phase.READY for child in facts.children)
-    return "serving" if everybody and is_ready(facts) else "degraded"
+    if not is_ready(facts, now):
+        return "degraded"
+    if facts.reloading:
+        return "reloading"
+    return "serving" if _linked(facts) >= facts.target else "degraded"
 
 
 def report(checks: Iterable[Check]) -> str:
@@ -74,23 +85,21 @@ def _listening(facts: Facts) -> Check:
 
 
 def _workers(facts: Facts) -> Check:
-    if not facts.workers:
+    if not facts.target:
         return Check("workers", True, "none wanted: handlers run in the I/O process")
-    here = facts.io.number
-    ready = [w for w in facts.workers if w.phase is Phase.READY and w.linked == here]
-    return Check("workers", bool(ready), f"{len(ready)} of {len(facts.workers)} ready")
+    linked = _linked(facts)
+    return Check("workers", linked > 0, f"{linked} of {facts.target} ready")
 
 
-def _not_draining(facts: Facts) -> Check:
-    draining = facts.stop_at is not None
-    return Check("not draining", not draining, "stopping" if draining else "no stop asked for")
+def _linked(facts: Facts) -> int:
+    return sum(facts.is_linked(worker) for worker in facts.of_duty(Duty.SERVING))
 
 
-def _no_breaker(facts: Facts) -> Check:
-    looping = [child for child in facts.children if _loops(child, facts)]
-    worst = ", ".join(f"{c.name} ({c.early_deaths} early deaths: {c.cause})" for c in looping)
-    return Check("no crash loop", not looping, worst or "none")
+def _stop_text(facts: Facts) -> str:
+    return "no stop was asked for" if facts.stop_at is None else "it stops"
 
 
-def _loops(child: Child, facts: Facts) -> bool:
-    return child.early_deaths >= facts.limits.crash_limit
+def _no_breaker(facts: Facts, now: float) -> Check:
+    open_ = [w for w in facts.workers if w.counts and breaker_is_open(w, facts.limits, now)]
+    worst = ", ".join(f"{w.name} ({w.early_deaths} early deaths: {w.cause})" for w in open_)
+    return Check("no open breaker", not open_, worst or "none")

@@ -21,7 +21,6 @@ from mpmsgr.admin.client import AdminClient
 from mpmsgr.admin.health import Check, progress, report
 from mpmsgr.config.kinds import split_bind
 from mpmsgr.errors import AdminError, ConfigError
-from mpmsgr.supervisor.companion import Companion
 
 if TYPE_CHECKING:
     from mpmsgr.admin.metrics import Snapshot
@@ -96,7 +95,7 @@ def _checked(checks: list[Check], verbose: bool) -> Answer:
     return status, _TEXT, (report(checks) if verbose or not ok else "ok\n").encode()
 
 
-class HttpServer(Companion):
+class HttpServer:
     """Serves `Pages` at *bind* (HOST:PORT) from a daemon thread, until closed.
 
     Raises ConfigError: the address cannot be used, or prometheus-client is not there.

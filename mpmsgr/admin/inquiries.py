@@ -8,8 +8,8 @@ from typing import Any
 from mpmsgr.admin.server import Reply
 from mpmsgr.control import Packet
 from mpmsgr.errors import ProtocolError
+from mpmsgr.supervisor.child import Phase, Slot
 from mpmsgr.supervisor.companion import Companion
-from mpmsgr.supervisor.facts import Phase, Slot
 from mpmsgr.supervisor.supervisor import Supervisor
 
 
@@ -29,7 +29,7 @@ class Inquiries(Companion):
         self._forget_the_gone()
         self._last += 1
         try:
-            self._supervisor.tell(None, "query", id=self._last, what=what, args=dict(args))
+            self._supervisor.children.send(None, "query", id=self._last, what=what, args=dict(args))
         except (ProtocolError, TypeError, ValueError, OverflowError) as exc:
             reply.fail("request", f"cannot be asked: {exc}")
             return

@@ -11,21 +11,19 @@ import psutil
 
 import mpmsgr
 from mpmsgr.admin.health import state_of
-from mpmsgr.config import OPTIONS, Settings
-from mpmsgr.supervisor.facts import Child, Facts, Slot
+from mpmsgr.config import OPTIONS, Option, Settings
+from mpmsgr.supervisor.child import Child, Duty, Slot, Worker
+from mpmsgr.supervisor.facts import Facts
 from mpmsgr.supervisor.supervisor import Supervisor
 
 Row = dict[str, Any]
-
-#: What `config set` can change while a server runs; everything else takes a new start.
-LIVE = ("log_level", "graceful_timeout_s")
 
 
 def status(supervisor: Supervisor, now: float) -> Row:
     """The whole server at *now*, in a dozen facts."""
     facts = supervisor.facts
     return {
-        "state": state_of(facts),
+        "state": state_of(facts, now),
         "version": mpmsgr.__version__,
         "name": supervisor.settings["name"],
         "pid": os.getpid(),
@@ -34,22 +32,34 @@ def status(supervisor: Supervisor, now: float) -> Row:
         "run_dir": str(supervisor.run_dir),
         "modules": supervisor.settings["modules"],
         "io": process_row(facts.io, supervisor.pid(None), now),
-        "workers": worker_counts(facts),
+        "workers": {"wanted": facts.target, **worker_counts(facts)},
+        "reload_error": facts.reload_error,
+        "restart_needed": supervisor.restart_needed,
     }
 
 
 def worker_counts(facts: Facts) -> Row:
     """How many workers there are in each phase."""
     counts = dict.fromkeys(("ready", "starting", "absent"), 0)
-    for worker in facts.workers:
+    for worker in _workers(facts):
         counts[worker.phase.value] += 1
     return counts
 
 
+def _workers(facts: Facts) -> list[Worker]:
+    return [worker for worker in facts.workers if worker.duty is not Duty.NONE]
+
+
 def worker_rows(supervisor: Supervisor, now: float) -> list[Row]:
-    """One row per slot."""
-    facts = supervisor.facts
-    return [{"slot": w.slot, **process_row(w, supervisor.pid(w.slot), now)} for w in facts.workers]
+    """One row per slot that is in use; duty is serving or retiring."""
+    return [
+        {
+            "slot": worker.slot,
+            "duty": worker.duty.value,
+            **process_row(worker, supervisor.pid(worker.slot), now),
+        }
+        for worker in _workers(supervisor.facts)
+    ]
 
 
 def process_row(child: Child, pid: int | None, now: float) -> Row:
@@ -86,8 +96,13 @@ def resources(pid: int | None) -> Row:
     return {"rss_bytes": None, "cpu_s": None, "fds": None}
 
 
+def change_takes(option: Option) -> str:
+    """What a change of *option* takes: nothing (``set``), a reload, a restart."""
+    return "set" if option.live else "reload" if option.of_workers else "restart"
+
+
 def config_rows(settings: Mapping[str, Any], origins: Mapping[str, str]) -> list[Row]:
-    """One row per option: its value, its default, who said it, and whether it can be set now."""
+    """One row per option: its value, its default, who said it, what a change takes."""
     defaults = Settings().as_dict()
     return [
         {
@@ -95,7 +110,7 @@ def config_rows(settings: Mapping[str, Any], origins: Mapping[str, str]) -> list
             "value": settings[option.name],
             "default": option.unset or defaults[option.name],
             "origin": origins.get(option.name, "default"),
-            "live": option.name in LIVE,
+            "change": change_takes(option),
         }
         for option in OPTIONS
     ]

@@ -16,7 +16,7 @@ from mpmsgr.admin.health import state_of
 from mpmsgr.errors import ConfigError
 from mpmsgr.messenger.accepter import BACKLOG
 from mpmsgr.supervisor.companion import Companion
-from mpmsgr.supervisor.facts import Facts, Phase
+from mpmsgr.supervisor.facts import Facts
 from mpmsgr.supervisor.supervisor import Supervisor
 
 log = logging.getLogger("mpmsgr.systemd")
@@ -104,16 +104,17 @@ class Notifier(Companion):
     def _phase_notes(self, facts: Facts) -> list[str]:
         """READY once, and after each reload; STOPPING once."""
         phase = "STOPPING=1" if facts.stop_at is not None else "READY=1" if facts.announced else ""
-        reloaded = self._reloads and phase == "READY=1" and not _is_reloading(facts)
+        reloaded = self._reloads and phase == "READY=1" and not facts.reloading
         if phase == self._phase and not reloaded:
             return []
         self._phase, self._reloads = phase, False
         return [phase] if phase else []
 
     def _status_note(self, facts: Facts) -> list[str]:
-        ready = sum(worker.phase is Phase.READY for worker in facts.workers)
+        ready = sum(map(facts.is_linked, facts.workers))
         where = ", ".join(self._supervisor.addresses) or "nowhere yet"
-        status = f"{state_of(facts)} at {where}, {ready} of {len(facts.workers)} workers ready"
+        state = state_of(facts, time.monotonic())
+        status = f"{state} at {where}, {ready} of {facts.target} workers ready"
         if status == self._status:
             return []
         self._status = status
@@ -124,10 +125,6 @@ class Notifier(Companion):
             self._sock.sendto("\n".join(notes).encode(), self._path)
         except OSError as exc:
             log.debug("the service manager cannot be told: %s", exc)
-
-
-def _is_reloading(facts: Facts) -> bool:
-    return bool(getattr(facts, "reloading", False)) or getattr(facts, "candidate", None) is not None
 
 
 def notifier_of(supervisor: Supervisor, environ: MutableMapping[str, str]) -> Notifier | None:

@@ -10,7 +10,7 @@ from mpmsgr.cli.server import connect, of_server, show
 from mpmsgr.config.settings import BY_NAME, no_such
 from mpmsgr.errors import ConfigError
 
-_COLUMNS = {"name": "NAME", "value": "VALUE", "origin": "FROM", "live": "LIVE"}
+_COLUMNS = {"name": "NAME", "value": "VALUE", "origin": "FROM", "change": "CHANGE"}
 _DIFFERENCES = {"name": "NAME", "value": "VALUE", "default": "DEFAULT", "origin": "FROM"}
 
 
@@ -24,7 +24,7 @@ def command() -> None:
 def show_all(as_json: bool, **which: Any) -> None:
     """List every setting.
 
-    FROM is who said it; what is LIVE can be changed by `config set`.
+    FROM is who said it; CHANGE what a change takes: `config set`, a reload, or a restart.
     """
     show(_rows(which), as_json, _COLUMNS)
 

@@ -12,8 +12,11 @@ from mpmsgr.cli.server import connect, of_server, show
 def command(run_dir: str | None, config: str | None, timeout_s: float, as_json: bool) -> None:
     """Have a running server read its configuration again and roll its workers, as HUP does.
 
-    Returns when it was asked; `mpmsgr workers` shows the new generations.
+    Fails where the configuration is wrong; else returns when it has begun, and names the settings
+    that have changed and take a restart. `mpmsgr status` and `mpmsgr workers` show how it goes on.
     """
     with connect(run_dir, config, timeout_s) as client:
         done = client.call("reload")
-    show(done if as_json else f"asked for: {done['asked']}", as_json)
+    restart = ", ".join(done["restart_needed"])
+    text = "reloading" + (f"; only a restart changes {restart}" if restart else "")
+    show(done if as_json else text, as_json)

@@ -11,13 +11,15 @@ import click
 
 from mpmsgr.cli.exit_codes import ExitCode
 from mpmsgr.config import DEFAULT_FILE, OPTIONS, Option, Settings, load_settings, origins_of
+from mpmsgr.config.kinds import Switch
 from mpmsgr.errors import ConfigError, PluginError
 
 _HELP = """\
 Serve MODULE[:ATTR]...: a Dispatcher class or instance, or a module with @handles functions.
 
 Prints one line "mpmsgr: ready on HOST:PORT (N workers)" on stderr when it can answer; TERM or
-Ctrl-C stop it: no new sessions, what is in work is finished, replies reach their peers.
+Ctrl-C stop it: no new sessions, what is in work is finished, replies reach their peers. HUP reads
+the configuration again and renews the workers.
 Flags win over the environment (MPMSGR_*), that over the file, that over the defaults.
 """
 
@@ -37,7 +39,14 @@ def serve(config: str | None, print_config: bool, check_config: bool, **flags: A
     from mpmsgr import supervisor
     from mpmsgr.supervisor import exits
 
-    ended = supervisor.run(settings, origins=origins)
+    def read() -> Settings:
+        """The settings as they are now; *origins* follow."""
+        again = settings_of(config, flags)
+        origins.clear()
+        origins.update(origins_of(flags, os.environ, file_of(config)))
+        return again
+
+    ended = supervisor.run(settings, reread=read, origins=origins)
     return ExitCode.CRASH_LOOP if ended == exits.ExitCode.CRASH_LOOP else ended
 
 
@@ -90,6 +99,10 @@ def _parameters() -> Iterator[click.Parameter]:
 
 def _flag(option: Option) -> click.Option:
     default = option.shown_default
+    if isinstance(option.kind, Switch):
+        return click.Option(
+            [option.flag, option.name], is_flag=True, default=None, help=option.help
+        )
     return click.Option(
         [option.flag, option.name],
         metavar=option.metavar,

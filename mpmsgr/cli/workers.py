@@ -15,6 +15,7 @@ _COLUMNS = {
     "slot": "SLOT",
     "pid": "PID",
     "generation": "GENERATION",
+    "duty": "DUTY",
     "phase": "PHASE",
     "since_s": "SINCE",
     "handled": "HANDLED",

@@ -28,7 +28,8 @@ class Option:
 
     name: the field of `Settings` and the TOML key. flag: the command line's spelling, "" if it has
     none. unset: what stands for a value nobody gave, where it is not `default` (``auto``). by_name:
-    the entity name decides when nothing is said (see `resolve_ways`).
+    the entity name decides when nothing is said (see `resolve_ways`). live: a reload gives a
+    running server a new value; of_workers: if it has workers (see `take_over`).
     """
 
     kind: kinds.Kind
@@ -39,6 +40,8 @@ class Option:
     repeats: bool = False
     unset: str = ""
     by_name: str = ""
+    live: bool = False
+    of_workers: bool = False
     name: str = ""
 
     @property
@@ -104,6 +107,7 @@ class Settings:
         "--workers",
         metavar="N|auto",
         unset=AUTO,
+        of_workers=True,
     )
     name: str = _option(
         "svc.0",
@@ -133,6 +137,7 @@ class Settings:
         "Directory modules are found in.",
         "--app-dir",
         metavar="DIR",
+        of_workers=True,
     )
     run_dir: str | None = _option(
         None,
@@ -147,6 +152,14 @@ class Settings:
         "Least severe log lines that are written.",
         "--log-level",
         metavar="LEVEL",
+        live=True,
+    )
+    log_file: str | None = _option(
+        None,
+        kinds.File(),
+        "File that log lines are appended to, instead of stderr; USR1 opens it anew.",
+        "--log-file",
+        metavar="FILE",
     )
     log_format: str = _option(
         "text",
@@ -154,13 +167,6 @@ class Settings:
         "Log lines for people, or one JSON object each.",
         "--log-format",
         metavar="text|json",
-    )
-    log_file: str | None = _option(
-        None,
-        kinds.File(),
-        "Append log lines to this file instead of stderr; `mpmsgr log reopen` opens it anew.",
-        "--log-file",
-        metavar="FILE",
     )
     metrics_bind: str | None = _option(
         None,
@@ -176,6 +182,7 @@ class Settings:
         "How long a stop waits for messages in work and for the acks of replies.",
         "--graceful-timeout",
         metavar="S",
+        live=True,
     )
     modules: list[str] = _option(
         [],
@@ -183,11 +190,13 @@ class Settings:
         "Dispatcher modules, in the order messages are offered to them.",
         metavar="MODULE[:ATTR]",
         repeats=True,
+        of_workers=True,
     )
     options: dict[str, dict[str, Any]] = _option(
         {},
         kinds.Tables(note='tables such as [options."workers.echo:Echo"], one per module'),
         "Per module, the keyword arguments of its dispatcher class or on_start.",
+        of_workers=True,
     )
     policy: dict[str, dict[str, Any]] = _option(
         {},
@@ -260,6 +269,47 @@ class Settings:
         "Bytes of messages in work at once; reading pauses above.",
     )
 
+    reload: bool = _option(
+        False,
+        kinds.Switch(),
+        "Reload when a Python or TOML file below app_dir changes, for development; needs the extra"
+        " mpmsgr[reload].",
+        "--reload",
+    )
+    max_messages: int = _option(
+        0,
+        kinds.Whole(),
+        "Messages after which a worker is replaced, or up to a tenth earlier; 0: never.",
+        "--max-messages",
+        metavar="N",
+        live=True,
+    )
+    max_lifetime_s: float = _option(
+        0.0,
+        kinds.Seconds(),
+        "Age at which a worker is replaced, or up to a tenth earlier; 0: never.",
+        "--max-lifetime",
+        metavar="S",
+        live=True,
+    )
+    max_rss_bytes: int = _option(
+        0,
+        kinds.Size(),
+        "Resident memory of its own above which a worker is replaced, or up to a tenth below; at"
+        " least what it had when it was ready and 32 MiB; 0: never.",
+        "--max-rss",
+        metavar="SIZE",
+        live=True,
+    )
+    cpu_affinity: str = _option(
+        "none",
+        kinds.Cpus(),
+        "CPUs that workers are bound to, one each, taking turns; auto: those we may use.",
+        "--cpu-affinity",
+        metavar="auto|none|LIST",
+        live=True,
+    )
+
     def __post_init__(self) -> None:
         """Read every field by its kind, then check fields against each other."""
         for option in OPTIONS:
@@ -268,6 +318,10 @@ class Settings:
         self._check_loopback()
         self._check_options()
         self._check_keepalive()
+        if self.reload and not self.workers:
+            raise ConfigError(
+                "reload", True, "renews workers, there are none: handlers run in the I/O process"
+            )
 
     def _check_loopback(self) -> None:
         for bind in self.bind:

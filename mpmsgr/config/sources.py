@@ -76,7 +76,7 @@ def origins_of(
 
 def _read(option: Option, said: _Said) -> Any:
     raw = said.raw
-    if isinstance(option.kind, kinds.Folder | kinds.File) and isinstance(raw, str) and raw:
+    if isinstance(option.kind, kinds.Folder) and isinstance(raw, str) and raw:
         path = Path(raw).expanduser()
         try:
             return option.kind.read(str(said.base / path))

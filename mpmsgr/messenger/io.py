@@ -13,16 +13,21 @@ import socket
 import traceback
 from typing import Any
 
+from mpmsgr import logs
 from mpmsgr.admin.inspect import Inspector
 from mpmsgr.config import Settings, resolve_ways
 from mpmsgr.control import MAX_ERROR_TEXT, ControlChannel
 from mpmsgr.dispatch.plugins import load_chain
 from mpmsgr.errors import PluginError
-from mpmsgr.logs import reopen, set_level, setup_from
 from mpmsgr.loop import relax_collector, run
 from mpmsgr.messenger.messenger import Messenger
 from mpmsgr.pool.front import PoolFront
-from mpmsgr.process import SUPERVISOR_PID_ENV, die_with_parent, leave_stop_signals_to_parent
+from mpmsgr.process import (
+    SUPERVISOR_PID_ENV,
+    die_with_parent,
+    dump_stacks_on_signal,
+    leave_signals_to_parent,
+)
 from mpmsgr.session.inject import Injection
 
 log = logging.getLogger("mpmsgr.io")
@@ -38,6 +43,8 @@ class IoProcess:
         self._messenger: Messenger | None = None
         self._front: PoolFront | None = None
         self._inspector = Inspector(channel)
+        self._lame_duck = False
+        self._closing: asyncio.Task[None] | None = None
         self._work: asyncio.Task[None] | None = None
         self._status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
@@ -60,17 +67,20 @@ class IoProcess:
                 self._end(0)
             elif op == "query":
                 self._inspector.ask(packet)
-            elif op == "log_level":
-                set_level(packet["level"])
+            elif op == "lame_duck":
+                self._lame_duck = True
+                self._closing = asyncio.ensure_future(self._let_nobody_in())
             elif op == "reopen_logs":
-                reopen()
+                logs.reopen()
+            elif op == "log_level":
+                logs.set_level(packet["level"])
         if self._channel.eof:
             os._exit(1)  # the supervisor is gone
 
     async def _start(self, packet: Packet) -> None:
         settings = Settings.from_dict(packet["settings"])
         try:
-            setup_from(packet["settings"], "io")
+            logs.setup_from(packet["settings"], "io")
             await self._serve(settings, packet)
         except Exception as err:
             text = str(err) if isinstance(err, PluginError) else traceback.format_exc()
@@ -108,8 +118,14 @@ class IoProcess:
             await messenger.use_chain(chain)
         listeners = [socket.socket(fileno=fd) for fd in packet["listen_fds"]]
         addrs = messenger.listen(listeners)
+        if self._lame_duck:
+            await messenger.stop_accepting()
         relax_collector()
         self._channel.send("ready", addrs=[str(addr) for addr in addrs])
+
+    async def _let_nobody_in(self) -> None:
+        if self._messenger is not None:
+            await self._messenger.stop_accepting()
 
     async def _stop(self, timeout_s: float) -> None:
         undelivered = 0
@@ -136,7 +152,8 @@ async def _serve(args: argparse.Namespace) -> int:
 def main() -> int:
     """Start as a child of the supervisor."""
     die_with_parent(int(os.environ[SUPERVISOR_PID_ENV]))
-    leave_stop_signals_to_parent()
+    leave_signals_to_parent()
+    dump_stacks_on_signal()
     parser = argparse.ArgumentParser(prog="mpmsgr.messenger.io")
     for option in ("--control-fd", "--incarnation"):
         parser.add_argument(option, type=int, required=True)

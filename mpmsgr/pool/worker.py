@@ -9,14 +9,19 @@ import traceback
 from functools import partial
 from typing import Any
 
+from mpmsgr import logs
 from mpmsgr.config import Settings, resolve_ways
 from mpmsgr.control import MAX_ERROR_TEXT, ControlChannel
 from mpmsgr.dispatch.plugins import load_chain
 from mpmsgr.errors import PluginError
-from mpmsgr.logs import reopen, set_level, setup_from
 from mpmsgr.loop import relax_collector, run
 from mpmsgr.pool.runtime import Runtime
-from mpmsgr.process import SUPERVISOR_PID_ENV, die_with_parent, leave_stop_signals_to_parent
+from mpmsgr.process import (
+    SUPERVISOR_PID_ENV,
+    die_with_parent,
+    dump_stacks_on_signal,
+    leave_signals_to_parent,
+)
 
 Packet = dict[str, Any]
 
@@ -48,18 +53,18 @@ class WorkerProcess:
             elif op == "link":
                 self._link()
             elif op == "log_level":
-                set_level(packet["level"])
-            elif op == "reopen_logs":
-                reopen()
+                logs.set_level(packet["level"])
             elif op == "stop":
                 self._work = asyncio.ensure_future(self._stop())
+            elif op == "reopen_logs":
+                logs.reopen()
         if self._channel.eof:
             os._exit(1)  # the supervisor is gone
 
     async def _start(self, packet: Packet) -> None:
         settings = Settings.from_dict(packet["settings"])
         try:
-            setup_from(packet["settings"], f"worker {self._slot}")
+            logs.setup_from(packet["settings"], f"worker {self._slot}")
             chain = load_chain(settings.modules, settings.options, settings.app_dir)
             ways = resolve_ways(settings, 0)
             runtime = Runtime(
@@ -111,7 +116,8 @@ async def _serve(args: argparse.Namespace) -> int:
 def main() -> int:
     """Start as a child of the supervisor."""
     die_with_parent(int(os.environ[SUPERVISOR_PID_ENV]))
-    leave_stop_signals_to_parent()
+    leave_signals_to_parent()
+    dump_stacks_on_signal()
     parser = argparse.ArgumentParser(prog="mpmsgr.pool.worker")
     for option in ("--control-fd", "--slot", "--generation"):
         parser.add_argument(option, type=int, required=True)

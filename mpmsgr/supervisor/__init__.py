@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING
 from mpmsgr.supervisor.exits import ExitCode
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from mpmsgr.config import Settings
-    from mpmsgr.supervisor.facts import Limits
+    from mpmsgr.supervisor.limits import Limits
+    from mpmsgr.supervisor.measures import Handled
     from mpmsgr.supervisor.spawn import Commands
 
 __all__ = ["ExitCode", "run"]
@@ -24,15 +27,18 @@ def run(
     *,
     commands: Commands | None = None,
     limits: Limits | None = None,
+    reread: Callable[[], Settings] | None = None,
+    handled: Handled | None = None,
     origins: Mapping[str, str] | None = None,
 ) -> int:
-    """Serve *settings* until SIGINT or SIGTERM; returns an `ExitCode`. Main thread only.
+    """Serve *settings* until a signal stops it; returns an `ExitCode`. Main thread only.
 
     Prints ``mpmsgr: ready on HOST:PORT[,HOST:PORT] (N workers)`` on stderr once it can answer, and
-    one line of reason for every exit code but 0. A first SIGINT or SIGTERM stops gracefully, a
-    SIGINT after it at once. *commands*, *limits*: other children, other times than the default.
-    *origins*: by setting, who said it, for the operator (see `mpmsgr.config.origins_of`).
+    one line of reason for every exit code but 0. docs/operations.md lists the signals. *commands*,
+    *limits*: other children, other times than the default. *reread*: reads the settings again, for
+    a reload; raises ConfigError. *handled*: how many messages the worker of a slot has handled.
+    *origins*: by setting, who said it (see `mpmsgr.config.origins_of`); *reread* keeps it true.
     """
     from mpmsgr.supervisor.service import serve  # a client asks for ExitCode without all this
 
-    return int(serve(settings, commands, limits, origins or {}))
+    return int(serve(settings, commands, limits, reread, handled, origins or {}))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from mpmsgr.control import Packet
-from mpmsgr.supervisor.facts import Slot
+from mpmsgr.supervisor.child import Slot
 
 
 class Companion:

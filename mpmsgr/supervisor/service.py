@@ -2,94 +2,81 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 
 from mpmsgr.admin.desk import Desk
 from mpmsgr.admin.http import HttpServer
 from mpmsgr.admin.systemd import activated_sockets, give_back, notifier_of
 from mpmsgr.config import Settings, resolve_ways
-from mpmsgr.control import encode
-from mpmsgr.errors import ConfigError, ProtocolError
+from mpmsgr.errors import ConfigError
 from mpmsgr.logs import setup_from
 from mpmsgr.messenger.accepter import bind_sockets
+from mpmsgr.supervisor.affinity import cpus_of
 from mpmsgr.supervisor.exits import ExitCode
-from mpmsgr.supervisor.facts import Limits
-from mpmsgr.supervisor.rundir import open_run_dir
-from mpmsgr.supervisor.signals import StopSignals
+from mpmsgr.supervisor.limits import Limits
+from mpmsgr.supervisor.measures import Handled
+from mpmsgr.supervisor.rundir import RunDir, open_run_dir
+from mpmsgr.supervisor.signals import Signals
 from mpmsgr.supervisor.spawn import Commands, check_platform
-from mpmsgr.supervisor.supervisor import Supervisor, close_listeners, say
+from mpmsgr.supervisor.supervisor import Supervisor, check_size, close_listeners, say
+from mpmsgr.supervisor.watch import SourceWatch
 
 
 def serve(
     settings: Settings,
     commands: Commands | None,
     limits: Limits | None,
+    reread: Callable[[], Settings] | None,
+    handled: Handled | None,
     origins: Mapping[str, str],
 ) -> ExitCode:
     """Serve *settings* until stopped; see `mpmsgr.supervisor.run`."""
-    try:
-        setup_from(settings.as_dict(), "supervisor")
-    except OSError as exc:
-        say(f"log_file = {settings.log_file!r}: cannot be written: {exc.strerror}")
-        return ExitCode.USAGE
     with ExitStack() as stack:
-        signals = stack.enter_context(StopSignals())
+        signals = stack.enter_context(Signals())
         try:
-            supervisor = _prepare(settings, commands, limits, signals, stack)
-            _accompany(supervisor, settings, origins)
+            setup_from(settings.as_dict(), "supervisor")
+            check_platform()
+            check_size(settings)
+            cpus_of(settings.cpu_affinity)
+            run_dir = open_run_dir(settings.run_dir)
+            stack.callback(run_dir.remove)
+            listeners = activated_sockets(os.environ, settings.auth)
+            if listeners:
+                stack.callback(give_back, [listener.dup() for listener in listeners])
+            else:
+                listeners = bind_sockets(settings.bind)
+            stack.callback(close_listeners, listeners)
+            watch = stack.enter_context(SourceWatch(settings.app_dir)) if settings.reload else None
+            http = _http(settings, run_dir, stack)
         except (ConfigError, OSError) as exc:
             say(str(exc))
             return ExitCode.USAGE
+        supervisor = Supervisor(
+            settings,
+            listeners,
+            run_dir,
+            signals,
+            resolve_ways(settings, secrets.randbits(32)).nonce,
+            commands or Commands(),
+            limits or Limits(),
+            reread,
+            handled or (lambda slot: 0),
+        )
+        if watch is not None:
+            supervisor.reload_with(watch)
+        supervisor.companions.append(Desk(supervisor, origins, http.address if http else ""))
+        if notifier := notifier_of(supervisor, os.environ):
+            supervisor.companions.append(notifier)
         return supervisor.run()
 
 
-def _prepare(
-    settings: Settings,
-    commands: Commands | None,
-    limits: Limits | None,
-    signals: StopSignals,
-    stack: ExitStack,
-) -> Supervisor:
-    check_platform()
-    _check_size(settings)
-    run_dir = open_run_dir(settings.run_dir)
-    stack.callback(run_dir.remove)
-    listeners = activated_sockets(os.environ, settings.auth)
-    if listeners:
-        stack.callback(give_back, [listener.dup() for listener in listeners])
-    else:
-        listeners = bind_sockets(settings.bind)
-    stack.callback(close_listeners, listeners)
-    limits = limits or Limits()
-    return Supervisor(
-        settings,
-        listeners,
-        run_dir,
-        signals,
-        resolve_ways(settings, secrets.randbits(32)).nonce,
-        commands or Commands(),
-        dataclasses.replace(limits, graceful_timeout_s=settings.graceful_timeout_s),
-    )
-
-
-def _accompany(supervisor: Supervisor, settings: Settings, origins: Mapping[str, str]) -> None:
-    """Let operators in, and tell the service manager."""
-    if settings.metrics_bind is not None:
-        http = HttpServer(settings.metrics_bind, supervisor.run_dir)
-        supervisor.companions.append(http)
-        supervisor.settings["metrics_bind"] = http.address  # with the port it got
-    supervisor.companions.append(Desk(supervisor, origins))
-    if notifier := notifier_of(supervisor, os.environ):
-        supervisor.companions.append(notifier)
-
-
-def _check_size(settings: Settings) -> None:
-    """Raise ConfigError if the children could not be sent the settings."""
-    try:
-        encode("start", settings=settings.as_dict(), room="." * 4096)
-    except ProtocolError as exc:
-        raise ConfigError("options", "...", f"are too long: {exc.allowed} altogether") from None
+def _http(settings: Settings, run_dir: RunDir, stack: ExitStack) -> HttpServer | None:
+    """Metrics and health, where they are wanted; served until *stack* unwinds."""
+    if settings.metrics_bind is None:
+        return None
+    http = HttpServer(settings.metrics_bind, run_dir.path)
+    stack.callback(http.close)
+    return http

@@ -37,7 +37,7 @@ def server() -> Iterator[Serve]:
 
 def place(server: Serve) -> tuple[str, int]:
     with AdminClient(server.run_dir) as client:
-        bind = next(r["value"] for r in client.call("config") if r["name"] == "metrics_bind")
+        bind = client.call("status")["metrics"]
     host, _, port = bind.rpartition(":")
     return host, int(port)
 
@@ -125,7 +125,7 @@ def test_readiness_ends_with_the_stop() -> None:
             server.until(lambda: (server.directory / "begun").exists(), "the handler runs")
             server.signal(signal.SIGTERM)
             server.until(lambda: get(where, "/readyz")[0] == 503, "not ready")
-            assert "[-]not draining failed: stopping" in get(where, "/readyz")[1]
+            assert "[-]not stopping failed: it stops" in get(where, "/readyz")[1]
             assert get(where, "/livez")[0] == 200
             (server.directory / "end").touch()
             assert server.wait() == 0

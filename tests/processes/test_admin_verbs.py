@@ -20,6 +20,8 @@ from mpmsgr.cli.exit_codes import ExitCode
 from tests.processes.pool_serving import IO, WORKER, Serve, kill
 
 ECHO = 0x8001
+#: For workers that do not go by themselves.
+SHORT = ("--graceful-timeout", "3")
 MODULES = {
     "echoes": """
         import logging
@@ -76,7 +78,7 @@ def test_status(server: Serve) -> None:
     assert said["addresses"] == [server.address]
     assert said["pid"] == server.process.pid
     assert [said["io"]["pid"]] == server.pids(IO)
-    assert said["workers"] == {"ready": 2, "starting": 0, "absent": 0}
+    assert said["workers"] == {"wanted": 2, "ready": 2, "starting": 0, "absent": 0}
     assert said["sessions"] == {}
     assert mpmsgr(server, "status").stdout.startswith("state             serving\n")
 
@@ -121,7 +123,8 @@ def test_settings_and_where_they_came_from(server: Serve) -> None:
         "modules",
     ]
     assert mpmsgr(server, "config get workers").stdout == "2\n"
-    assert "takes a new start" in refused(server, "config set bind 127.0.0.1:1")
+    assert (rows["workers"]["change"], rows["log_level"]["change"]) == ("reload", "set")
+    assert "takes a restart" in refused(server, "config set bind 127.0.0.1:1")
     ran = mpmsgr(server, "config get wrokers")
     assert (ran.returncode, "nearest known name is workers" in ran.stderr) == (2, True)
 
@@ -150,6 +153,45 @@ def test_the_log_level_reaches_every_process() -> None:
         server.until(lambda: len(server.pids(WORKER)) == 2, "a new worker")
         with sync.connect(server.address, timeout=10) as con:
             con.request(Message(ECHO, b"x"), timeout=10)
+
+
+def test_a_reload_is_told_of() -> None:
+    toml = "idle_timeout_s = 800\nmax_messages = 0\n"
+    with Serve(MODULES, toml=toml, flags=SHORT) as server:
+        before = server.pids(WORKER)
+        (server.directory / "mpmsgr.toml").write_text("idle_timeout_s = 700\nmax_messages = 9\n")
+        assert ask(server, "config set max_messages 5")["value"] == 5
+        assert setting(server, "max_messages")["origin"] == "set at run time"
+        assert ask(server, "reload")["restart_needed"] == ["idle_timeout_s"]
+        server.until(lambda: ask(server, "status")["state"] == "serving", "all are renewed")
+        assert not set(before) & set(server.pids(WORKER))
+        row = setting(server, "max_messages")
+        assert (row["value"], row["origin"]) == (9, "mpmsgr.toml: max_messages")
+        (server.directory / "mpmsgr.toml").write_text("workers = many\n")
+        assert "must be TOML" in refused(server, "reload")
+        assert "must be TOML" in ask(server, "status")["reload_error"]
+
+
+def test_scale() -> None:
+    with Serve(MODULES, flags=SHORT) as server:
+        assert ask(server, "scale 3") == {"workers": 3, "before": 2}
+        server.until(lambda: len(server.pids(WORKER)) == 3, "one more")
+        assert ask(server, "scale 1") == {"workers": 1, "before": 3}
+        server.until(lambda: len(ask(server, "workers")) == 1, "two less")
+
+
+def test_a_lame_duck_lets_nobody_in() -> None:
+    with Serve(MODULES) as server, sync.connect(server.address, timeout=10) as con:
+        assert ask(server, "drain --lame-duck") == {"asked": "lame duck"}
+        server.until(lambda: mpmsgr(server, "health").returncode == 1, "not ready")
+        assert "[-]lets peers in failed: a lame duck" in mpmsgr(server, "health").stdout
+        con.request(Message(ECHO, b"x"), timeout=10)
+
+
+def setting(server: Serve, name: str) -> dict[str, Any]:
+    (row,) = [row for row in ask(server, "config show") if row["name"] == name]
+    assert isinstance(row, dict)
+    return row
 
 
 def test_drain_stops_it() -> None:

@@ -99,6 +99,26 @@ def test_readiness_and_the_stop_are_noted(manager: Manager) -> None:
     assert "WATCHDOG=1" not in manager.notes
 
 
+def test_a_reload_is_noted_from_begin_to_end(manager: Manager) -> None:
+    with manager.started(flags="--bind 127.0.0.1:0 --graceful-timeout 3") as process:
+        manager.wait("READY=1")
+        manager.notes.clear()
+        process.send_signal(signal.SIGHUP)
+        manager.wait("READY=1")
+        said = [note.partition("=")[0] for note in manager.notes if "STATUS" not in note]
+        assert said == ["RELOADING", "MONOTONIC_USEC", "READY"]
+
+
+def test_a_reload_that_cannot_be_ends_at_once(manager: Manager) -> None:
+    with manager.started(flags="--bind 127.0.0.1:0") as process:
+        manager.wait("READY=1")
+        manager.notes.clear()
+        (manager.folder / "mpmsgr.toml").write_text("workers = many")
+        process.send_signal(signal.SIGHUP)
+        manager.wait("READY=1")
+        assert manager.notes[0] == "RELOADING=1"
+
+
 def test_the_watchdog_is_fed_twice_as_often_as_it_wants(manager: Manager) -> None:
     with manager.started(flags="--bind 127.0.0.1:0", WATCHDOG_USEC="1000000"):
         manager.wait("READY=1")

@@ -8,37 +8,15 @@ import signal
 import socket
 import stat
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mpmsgr.supervisor import ExitCode
-from tests.processes.supervisor_harness import Running, ask, until
-
-Start = Callable[..., Running]
+from tests.processes.supervisor_harness import Start, ask, assert_nothing_left, until
 
 REPLACED_S = 2.0  # the promise is 1 s on a machine that has nothing else to do
-
-
-@pytest.fixture
-def start() -> Iterator[Start]:
-    """Start supervisors that end with the test."""
-    running: list[Running] = []
-
-    def start(*args: Any, **kwargs: Any) -> Running:
-        running.append(Running(*args, **kwargs))
-        return running[-1]
-
-    yield start
-    for one in running:
-        one.close()
-
-
-def assert_nothing_left(running: Running) -> None:
-    assert running.children() == []
-    assert not running.run_dir.exists()
 
 
 # Starting and stopping
@@ -238,14 +216,30 @@ def test_a_crash_loop_at_the_first_start(start: Start, io: str, worker: str) -> 
     assert_nothing_left(running)
 
 
-def test_a_crash_loop_later(start: Start) -> None:
-    limits = {"crash_limit": 4, "backoff_s": 0.01}
+def test_a_worker_that_loops_later_opens_its_breaker_and_keeps_the_sessions(start: Start) -> None:
+    limits = {"breaker_limit": 3, "backoff_s": 0.01, "backoff_max_s": 0.2}
     running = start("good", "good", workers=1, limits=limits)
     running.wait_ready()
-    for number in range(1, 5):
+    for number in range(1, 6):
         os.kill(running.child("worker", 0, number), signal.SIGKILL)
+    line = running.wait_line("times in a row")
+    assert line.endswith(
+        "worker 0 died 3 times in a row before it did any work: started every 0.2 s only,"
+        " until it works or a reload mends it"
+    )
+    running.child("worker", 0, 6)
+    assert running.journal("start", role="io", number=2) == [], "it keeps its sessions"
+    assert running.stop() == ExitCode.CLEAN
+
+
+def test_an_io_process_that_loops_later_ends_it(start: Start) -> None:
+    running = start("exits-later", "good", limits={"crash_limit": 4, "backoff_s": 0.01})
+    running.wait_ready()
+    os.kill(running.child("io"), signal.SIGKILL)
     assert running.wait() == ExitCode.CRASH_LOOP
-    assert "worker 0 died 4 times in a row" in running.said[-1]
+    assert running.said[-1] == (
+        "mpmsgr: the I/O process died 4 times in a row before it did any work, last: exit 7"
+    )
     assert_nothing_left(running)
 
 

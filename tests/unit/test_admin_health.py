@@ -8,6 +8,9 @@ import pytest
 
 from mpmsgr.admin.health import Check, is_ready, progress, readiness, report, state_of
 from mpmsgr.supervisor.facts import Facts, Limits
+from mpmsgr.supervisor.health import unready
+
+NOW = 2.0
 
 
 def serving(workers: int = 2) -> Facts:
@@ -22,19 +25,19 @@ def serving(workers: int = 2) -> Facts:
 
 
 def failed(facts: Facts) -> list[str]:
-    return [check.name for check in readiness(facts) if not check.ok]
+    return [check.name for check in readiness(facts, NOW) if not check.ok]
 
 
 def test_who_serves_is_ready() -> None:
-    assert is_ready(serving())
-    assert is_ready(serving(workers=0)), "handlers run in the I/O process"
-    assert state_of(serving()) == "serving"
+    assert is_ready(serving(), NOW)
+    assert is_ready(serving(workers=0), NOW), "handlers run in the I/O process"
+    assert state_of(serving(), NOW) == "serving"
 
 
 def test_nothing_started_yet() -> None:
     facts = Facts.of(2, Limits())
     assert failed(facts) == ["listening", "workers"]
-    assert state_of(facts) == "starting"
+    assert state_of(facts, NOW) == "starting"
 
 
 def io_died(facts: Facts) -> None:
@@ -60,8 +63,16 @@ def stopping(facts: Facts) -> None:
     facts.asked_to_stop(1.0)
 
 
+def lame(facts: Facts) -> None:
+    facts.lame_duck = True
+
+
+def reloads(facts: Facts) -> None:
+    facts.asked_to_reload(2)
+
+
 def looping(facts: Facts) -> None:
-    for _ in range(facts.limits.crash_limit):
+    for _ in range(facts.limits.breaker_limit):
         facts.started(1, 1.0)
         facts.died(1, "exit 1", 1.0)
 
@@ -69,12 +80,14 @@ def looping(facts: Facts) -> None:
 @pytest.mark.parametrize(
     ("happens", "fails", "state"),
     [
-        (io_died, ["listening"], "degraded"),
+        (io_died, ["listening", "workers"], "degraded"),
         (one_worker_died, [], "degraded"),
         (all_workers_died, ["workers"], "degraded"),
         (linked_elsewhere, ["workers"], "degraded"),
-        (stopping, ["not draining"], "stopping"),
-        (looping, ["no crash loop"], "degraded"),
+        (stopping, ["not stopping"], "stopping"),
+        (lame, ["lets peers in"], "degraded"),
+        (reloads, [], "reloading"),
+        (looping, ["no open breaker"], "degraded"),
     ],
 )
 def test_what_makes_it_unready(
@@ -82,7 +95,8 @@ def test_what_makes_it_unready(
 ) -> None:
     facts = serving()
     happens(facts)
-    assert (failed(facts), state_of(facts)) == (fails, state)
+    assert (failed(facts), state_of(facts, NOW)) == (fails, state)
+    assert bool(fails) == bool(list(unready(facts, NOW))), "both say the same"
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ def test_every_shell_has_its_script(shell: str, capfd: pytest.CaptureFixture[str
 
 @pytest.mark.parametrize(
     ("words", "offered"),
-    [("", list(VERBS)), ("ver", ["version"]), ("serve --log-f", ["--log-format", "--log-file"])],
+    [("", list(VERBS)), ("ver", ["version"]), ("serve --log-f", ["--log-file", "--log-format"])],
 )
 def test_verbs_and_options_are_completed(
     words: str,

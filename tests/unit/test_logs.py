@@ -1,100 +1,61 @@
-"""Log lines: text or JSON, to stderr or a file that may be moved away."""
+"""The log file: appended to, opened anew, kept where it cannot be."""
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from mpmsgr.logs import RateLimit, reopen, set_level, setup_logging
-
-log = logging.getLogger("mpmsgr.test")
+from mpmsgr import logs
 
 
-@pytest.fixture(autouse=True)
-def _root_as_before() -> Iterator[None]:
+@pytest.fixture
+def file(tmp_path: Path) -> Iterator[Path]:
+    """A log file, with an earlier line in it, that the root logger writes to."""
+    path = tmp_path / "log"
+    path.write_text("earlier\n")
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    yield
+    logs.setup_logging("info", "test", str(path))
+    yield path
     for handler in root.handlers:
-        if handler not in handlers:
-            handler.close()
+        handler.close()
     root.handlers[:] = handlers
     root.setLevel(level)
 
 
-def lines(text: str) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in text.splitlines()]
+def test_lines_are_appended(file: Path) -> None:
+    logging.info("one")
+    first, second = file.read_text().splitlines()
+    assert first == "earlier"
+    assert second.endswith("INFO test root: one")
 
 
-def test_text(capsys: pytest.CaptureFixture[str]) -> None:
-    setup_logging("info", "worker 1")
-    log.info("hello %d", 7)
-    log.debug("not this")
-    (line,) = capsys.readouterr().err.splitlines()
-    assert line.endswith(" INFO worker 1 mpmsgr.test: hello 7")
+def test_a_file_that_was_moved_away_is_opened_anew(file: Path, tmp_path: Path) -> None:
+    file.rename(tmp_path / "old")
+    logging.info("one")
+    logs.reopen()
+    logging.info("two")
+    assert (tmp_path / "old").read_text().endswith("one\n")
+    assert file.read_text().endswith("two\n")
+    assert "one" not in file.read_text()
 
 
-def test_json(capsys: pytest.CaptureFixture[str]) -> None:
-    setup_logging("info", "io", form="json")
-    log.warning("gone:\n%s", "peer", extra={"session": 7, "peer": "gate:1", "other": "unknown"})
-    (line,) = lines(capsys.readouterr().err)
-    assert line.pop("ts").endswith("+00:00")
-    assert line == {
-        "level": "warning",
-        "logger": "mpmsgr.test",
-        "process": "io",
-        "text": "gone:\npeer",
-        "session": 7,
-        "peer": "gate:1",
-    }
+def test_what_cannot_be_opened_is_said_in_the_old_file(file: Path, tmp_path: Path) -> None:
+    file.rename(tmp_path / "old")
+    file.mkdir()
+    logs.reopen()
+    logging.info("two")
+    assert "cannot be opened anew" in (tmp_path / "old").read_text()
+    assert (tmp_path / "old").read_text().endswith("two\n")
 
 
-def test_a_traceback_stays_in_its_line(capsys: pytest.CaptureFixture[str]) -> None:
-    setup_logging("info", "io", form="json")
-    try:
-        raise RuntimeError("a bug")
-    except RuntimeError:
-        log.exception("failed")
-    (line,) = lines(capsys.readouterr().err)
-    assert line["traceback"].endswith("RuntimeError: a bug")
-
-
-def test_a_file_that_is_moved_away(tmp_path: Path) -> None:
-    file = tmp_path / "log"
-    setup_logging("info", "io", file=str(file))
-    log.info("one")
-    file.rename(tmp_path / "log.1")
-    log.info("two")
-    reopen()
-    log.info("three")
-    assert [len((tmp_path / name).read_text().splitlines()) for name in ("log.1", "log")] == [2, 1]
-
-
-def test_a_file_that_cannot_be_opened_anew(tmp_path: Path) -> None:
-    folder = tmp_path / "logs"
-    folder.mkdir()
-    setup_logging("info", "io", file=str(folder / "log"))
-    folder.rename(tmp_path / "moved")
-    reopen()
-    log.info("goes on")
-    said = (tmp_path / "moved/log").read_text().splitlines()
-    assert ["cannot be opened anew" in said[0], "goes on" in said[1]] == [True, True]
-
-
-def test_the_level_can_change(capsys: pytest.CaptureFixture[str]) -> None:
-    setup_logging("warning", "io")
-    log.info("not yet")
-    set_level("debug")
-    log.debug("now")
-    assert len(capsys.readouterr().err.splitlines()) == 1
-
-
-def test_lines_of_a_kind_are_held_back_and_counted() -> None:
-    limit = RateLimit(5.0)
-    assert [limit.allows("a", t) for t in (0.0, 1.0, 4.9, 5.0, 6.0)] == [0, None, None, 2, None]
-    assert limit.allows("b", 6.0) == 0
+def test_the_level_changes(file: Path) -> None:
+    logs.set_level("error")
+    logging.info("one")
+    logs.set_level("debug")
+    logging.debug("two")
+    assert "one" not in file.read_text()
+    assert "two" in file.read_text()

@@ -8,6 +8,7 @@ from mpmsgr.supervisor.actions import (
     Action,
     AnnounceReady,
     CloseListeners,
+    DumpStacks,
     Exit,
     GiveUp,
     Kill,
@@ -16,13 +17,16 @@ from mpmsgr.supervisor.actions import (
     StartIo,
     StartWorker,
     StopIo,
+    StopQuickly,
     StopWorker,
     TellWorkersLost,
     WakeAt,
 )
-from mpmsgr.supervisor.decide import backoff_s, decide
+from mpmsgr.supervisor.decide import decide
 from mpmsgr.supervisor.exits import ExitCode
-from mpmsgr.supervisor.facts import Facts, Limits
+from mpmsgr.supervisor.facts import Facts
+from mpmsgr.supervisor.limits import Limits
+from mpmsgr.supervisor.serving import backoff_s
 
 LIMITS = Limits()
 
@@ -197,9 +201,8 @@ def test_an_io_process_that_was_ready_did_not_die_early() -> None:
         (False, 0, (3, 0), True),  # it would never be ready
         (False, 0, (2, 2), False),
         (False, 3, (0, 0), True),
-        (True, 0, (8, 0), False),  # the other one serves
-        (True, 0, (8, 7), False),
-        (True, 0, (8, 8), True),
+        (True, 0, (8, 0), False),
+        (True, 0, (8, 8), False),  # sessions outlive them
         (True, 8, (0, 0), True),
         (True, 7, (3, 3), False),
     ],
@@ -222,12 +225,13 @@ def test_the_crash_loop_limit(
 
 def test_a_crash_loop_says_who_and_why() -> None:
     facts = serving(1)
-    facts.workers[0].early_deaths = 7
+    facts.announced = False
+    facts.workers[0].early_deaths = 2
     facts.died(0, "signal 11", 1.0)
     assert decide(facts, 1.0) == [
         GiveUp(
             ExitCode.CRASH_LOOP,
-            "worker 0 died 8 times in a row before it did any work, last: signal 11",
+            "worker 0 died 3 times in a row before it did any work, last: signal 11",
         )
     ]
 
@@ -384,3 +388,33 @@ def test_a_stop_before_anything_started() -> None:
     facts = Facts.of(2, LIMITS)
     facts.asked_to_stop(0.0)
     assert decide(facts, 0.0) == [CloseListeners(), Exit(ExitCode.CLEAN)]
+
+
+# Stacks
+
+
+def test_stacks_are_written_one_after_the_other_then_it_stops() -> None:
+    facts = serving()
+    facts.asked_to_dump(100.0)
+    assert decide(facts, 100.0) == [DumpStacks(None)]
+    facts.stacks_asked(100.0)
+    assert decide(facts, 100.0) == [WakeAt(100.05)]
+    assert decide(facts, 100.05) == [DumpStacks(0)]
+    facts.stacks_asked(100.05)
+    facts.stacks_asked(100.1)
+    assert decide(facts, 100.15) == [StopQuickly()]
+
+
+def test_many_stacks_take_no_longer_than_a_second() -> None:
+    facts = serving(99)
+    facts.asked_to_dump(100.0)
+    facts.stacks_asked(100.0)
+    assert facts.dump_at == pytest.approx(100.01)
+
+
+def test_a_quick_stop_does_not_wait_for_stacks() -> None:
+    facts = serving()
+    facts.asked_to_dump(100.0)
+    facts.asked_to_stop(100.0, quick=True)
+    assert QuitIo() in decide(facts, 100.0)
+    assert not any(isinstance(action, DumpStacks) for action in decide(facts, 101.0))
