@@ -1,4 +1,4 @@
-"""What a child process does first: die with its parent, leave the operator's signals to it."""
+"""What a child process does first: die with its parent, leave signals to it, show stacks."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ import sys
 from types import FrameType
 
 SUPERVISOR_PID_ENV = "MPMSGR_SUPERVISOR_PID"
-#: A child writes the stacks of its threads to stderr when it gets this one, even inside C.
-DUMP_SIGNAL = signal.SIGQUIT
+DUMP_SIGNAL = signal.SIGUSR1
 #: Those a terminal, or a careless ``pkill``, sends to children as well as to the supervisor.
 PARENTS_SIGNALS = (
     signal.SIGINT,
     signal.SIGTERM,
+    signal.SIGQUIT,
     signal.SIGHUP,
-    signal.SIGUSR1,
     signal.SIGUSR2,
 )
 
@@ -48,17 +47,26 @@ def leave_signals_to_parent() -> None:
     """Let the operator's signals pass: a terminal's reach the whole process group.
 
     A handler that does nothing, not SIG_IGN, since that and a blocked mask would be inherited by
-    programs the plugins start. DUMP_SIGNAL has its stacks written, by nobody's leave: a process
-    that is stuck cannot ask for it. The parent blocks them all for us until here. Main thread only.
+    programs the plugins start. The parent blocks them for us until here. Main thread only.
     """
     for number in PARENTS_SIGNALS:
         signal.signal(number, _do_nothing)
         signal.siginterrupt(number, False)
-    if sys.stderr is None:  # what has its descriptor now is no place for stacks
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, PARENTS_SIGNALS)
+
+
+def dump_stacks_on_signal() -> None:
+    """Write the stacks of all threads to stderr when DUMP_SIGNAL comes, and on a fault (SIGSEGV).
+
+    Also while one of them is in C and holds the GIL: the handler needs no Python. Without a stderr
+    the signal does nothing. The parent blocks it for us until here. Main thread only.
+    """
+    if sys.stderr is None:
         signal.signal(DUMP_SIGNAL, _do_nothing)
     else:
-        faulthandler.register(DUMP_SIGNAL, file=sys.stderr, all_threads=True)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, (*PARENTS_SIGNALS, DUMP_SIGNAL))
+        faulthandler.enable(all_threads=True)
+        faulthandler.register(DUMP_SIGNAL, all_threads=True, chain=False)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (DUMP_SIGNAL,))
 
 
 def _do_nothing(number: int, frame: FrameType | None) -> None:

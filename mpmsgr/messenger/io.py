@@ -21,7 +21,12 @@ from mpmsgr.errors import PluginError
 from mpmsgr.loop import relax_collector, run
 from mpmsgr.messenger.messenger import Messenger
 from mpmsgr.pool.front import PoolFront
-from mpmsgr.process import SUPERVISOR_PID_ENV, die_with_parent, leave_signals_to_parent
+from mpmsgr.process import (
+    SUPERVISOR_PID_ENV,
+    die_with_parent,
+    dump_stacks_on_signal,
+    leave_signals_to_parent,
+)
 from mpmsgr.session.inject import Injection
 
 log = logging.getLogger("mpmsgr.io")
@@ -142,6 +147,7 @@ def main() -> int:
     """Start as a child of the supervisor."""
     die_with_parent(int(os.environ[SUPERVISOR_PID_ENV]))
     leave_signals_to_parent()
+    dump_stacks_on_signal()
     parser = argparse.ArgumentParser(prog="mpmsgr.messenger.io")
     for option in ("--control-fd", "--incarnation"):
         parser.add_argument(option, type=int, required=True)

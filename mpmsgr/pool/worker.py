@@ -16,7 +16,12 @@ from mpmsgr.dispatch.plugins import load_chain
 from mpmsgr.errors import PluginError
 from mpmsgr.loop import relax_collector, run
 from mpmsgr.pool.runtime import Runtime
-from mpmsgr.process import SUPERVISOR_PID_ENV, die_with_parent, leave_signals_to_parent
+from mpmsgr.process import (
+    SUPERVISOR_PID_ENV,
+    die_with_parent,
+    dump_stacks_on_signal,
+    leave_signals_to_parent,
+)
 
 Packet = dict[str, Any]
 
@@ -110,6 +115,7 @@ def main() -> int:
     """Start as a child of the supervisor."""
     die_with_parent(int(os.environ[SUPERVISOR_PID_ENV]))
     leave_signals_to_parent()
+    dump_stacks_on_signal()
     parser = argparse.ArgumentParser(prog="mpmsgr.pool.worker")
     for option in ("--control-fd", "--slot", "--generation"):
         parser.add_argument(option, type=int, required=True)

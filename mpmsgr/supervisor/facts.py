@@ -13,6 +13,8 @@ from mpmsgr.supervisor.exits import ExitCode
 from mpmsgr.supervisor.limits import Limits
 from mpmsgr.supervisor.wear import rss_limit
 
+__all__ = ["Child", "Duty", "Facts", "Limits", "Lost", "Phase", "Slot", "Worker"]
+
 
 @dataclass(frozen=True)
 class Lost:
@@ -76,9 +78,9 @@ class Facts:
 
     @property
     def children(self) -> Iterator[Child]:
-        """The I/O process, then the workers."""
+        """The I/O process, then the workers; free slots are none."""
         yield self.io
-        yield from self.workers
+        yield from (worker for worker in self.workers if worker.duty is not Duty.NONE)
 
     def child(self, slot: Slot) -> Child:
         """Whoever is in *slot*."""
@@ -261,7 +263,7 @@ class Facts:
             if worker.replaces is not None:
                 self.dismissed(worker.slot, now)
 
-    def dump_sent(self, now: float) -> None:
+    def stacks_asked(self, now: float) -> None:
         """The first one of undumped was told to write its stacks."""
         assert self.undumped
         limits = self.limits

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from mpmsgr import logs
@@ -62,7 +63,8 @@ class Supervisor:
         reread: what a reload calls for settings, which raises ConfigError; None: they never change.
         handled: messages the present worker of a slot has handled.
         """
-        self._settings = {0: settings}  # by revision: those in force, and those of a reload
+        # By revision: those in force, and those of a reload.
+        self._settings = {0: settings.as_dict()}
         self._listeners = listeners
         self._run_dir = run_dir
         self._signals = signals
@@ -89,10 +91,26 @@ class Supervisor:
         finally:
             self.children.end()
 
+    # What others see of it
+
     @property
-    def settings(self) -> Settings:
-        """Those in force."""
+    def settings(self) -> dict[str, Any]:
+        """Those in force, by name; a change here reaches the next child that is started."""
         return self._settings[self.facts.revision]
+
+    @property
+    def addresses(self) -> list[str]:
+        """HOST:PORT of what is listened at, once the I/O process was ready."""
+        return self._addresses
+
+    @property
+    def run_dir(self) -> Path:
+        """The run directory."""
+        return self._run_dir.path
+
+    def pid(self, slot: Slot) -> int | None:
+        """The process in *slot*, None if there is none."""
+        return self.children.pid(slot)
 
     # What the operator asks for, by signal or otherwise; it is done when the loop comes to it
 
@@ -110,24 +128,24 @@ class Supervisor:
             when = "stopping" if self.facts.announced else "starting"
             raise ConfigError("reload", when, "there is none while the server starts or stops")
         try:
-            settings, self.restart_needed = take_over(self.settings, self._read())
+            running = Settings.from_dict(self.settings)
+            read = self._read() or running
+            settings, self.restart_needed = take_over(running, read)
             check_size(settings)
             cpus_of(settings.cpu_affinity)
         except ConfigError as exc:
             self.facts.reload_error = str(exc)
             raise
-        workers = self.facts.target
-        if settings.workers != self.settings.workers:
-            workers = settings.workers
-        revision = self.facts.asked_to_reload(workers)
-        self._settings = {self.facts.revision: self.settings, revision: settings}
+        changed = settings.workers != running.workers
+        revision = self.facts.asked_to_reload(settings.workers if changed else self.facts.target)
+        self._settings = {self.facts.revision: self.settings, revision: settings.as_dict()}
         log.info("reloading")
         if self.restart_needed:
             log.warning("only a restart changes %s", ", ".join(self.restart_needed))
 
-    def _read(self) -> Settings:
+    def _read(self) -> Settings | None:
         try:
-            return self._reread() if self._reread else self.settings
+            return self._reread() if self._reread else None
         except OSError as exc:
             raise ConfigError("reload", str(exc), "the configuration cannot be read") from None
 
@@ -143,7 +161,7 @@ class Supervisor:
 
     def scale(self, workers: int) -> None:
         """Have so many *workers* until told otherwise. Raises ConfigError if that cannot be."""
-        if not self.settings.workers:
+        if not self.settings["workers"]:
             raise ConfigError("workers", workers, "handlers run in the I/O process: restart it")
         number = _WORKERS.read(workers, "workers")
         if number < 1:
@@ -338,7 +356,7 @@ class Supervisor:
         match action:
             case do.CommitReload():
                 facts.reload_committed()
-                self._apply(self.settings)
+                self._apply(Settings.from_dict(self.settings))
             case do.AbandonReload(text):
                 facts.reload_abandoned(text, time.monotonic())
                 log.error("the reload is given up, the workers from before it stay: %s", text)
@@ -369,7 +387,7 @@ class Supervisor:
         if pid is not None:
             say(f"stacks of {self._name(slot)}, pid {pid}")
             self.children.dump_stacks(slot)
-        self.facts.dump_sent(time.monotonic())
+        self.facts.stacks_asked(time.monotonic())
 
     def _start_io(self) -> None:
         self.facts.started(None, time.monotonic())
@@ -379,7 +397,7 @@ class Supervisor:
             self.children.send(
                 None,
                 "start",
-                settings=self.settings.as_dict(),
+                settings=self.settings,
                 listen_fds=fds,
                 nonce=self._nonce,
                 **self._where(),
@@ -391,16 +409,16 @@ class Supervisor:
         settings = self._settings[worker.revision]
         options = ["--slot", str(slot), "--generation", str(worker.number)]
         if self._spawn(slot, self._commands.worker, options):
-            self._place(worker, settings)
-            self.children.send(slot, "start", settings=settings.as_dict(), **self._where())
+            self._place(worker, settings["cpu_affinity"])
+            self.children.send(slot, "start", settings=settings, **self._where())
 
-    def _place(self, worker: Worker, settings: Settings) -> None:
+    def _place(self, worker: Worker, cpu_affinity: str) -> None:
         """Settle chance and CPU of a new *worker*: the CPU that those who stay use least."""
         worker.luck = random.random()
         going = {worker.slot, *(other.replaces for other in self.facts.workers)}
         staying = [w for w in self.facts.of_duty(Duty.SERVING) if w.slot not in going]
         try:
-            cpus = cpus_of(settings.cpu_affinity)
+            cpus = cpus_of(cpu_affinity)
         except ConfigError as exc:  # they were taken from us since
             log.warning("workers are not bound: %s", exc)
             cpus = []

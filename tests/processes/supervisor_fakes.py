@@ -18,7 +18,12 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 from mpmsgr.control import ControlChannel, Packet
-from mpmsgr.process import SUPERVISOR_PID_ENV, die_with_parent, leave_signals_to_parent
+from mpmsgr.process import (
+    SUPERVISOR_PID_ENV,
+    die_with_parent,
+    dump_stacks_on_signal,
+    leave_signals_to_parent,
+)
 
 
 class Fake:
@@ -150,4 +155,5 @@ def arguments() -> argparse.Namespace:
 if __name__ == "__main__":
     die_with_parent(int(os.environ[SUPERVISOR_PID_ENV]))
     leave_signals_to_parent()
+    dump_stacks_on_signal()
     Fake(arguments()).run()

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import random
+import re
 import signal
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from mpmsgr.supervisor import ExitCode
 from tests.processes.supervisor_harness import Running, Start, ask, assert_nothing_left, until
@@ -216,3 +220,35 @@ def test_a_stop_in_the_middle_of_a_reload(start: Start) -> None:
     running.wait_packet("retire", role="io")
     assert running.stop() == ExitCode.CLEAN
     assert_nothing_left(running)
+
+
+@pytest.mark.parametrize("signals", [30, pytest.param(1000, marks=pytest.mark.soak)])
+def test_signals_in_any_order_leave_order(start: Start, signals: int) -> None:
+    running = start()
+    running.wait_ready()
+    chance = random.Random(signals)
+    for sent in range(signals):
+        running.signal(chance.choice([signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU]))
+        running.wait_line("got SIG", times=sent + 1)
+    running.signal(signal.SIGHUP)
+    running.until(lambda: settled(running), "all is as wanted")
+    assert not [line for line in running.lines if "signal 9" in line], "nobody had to be killed"
+    assert running.stop() == ExitCode.CLEAN
+    assert_nothing_left(running)
+
+
+def settled(running: Running) -> bool:
+    """Whether the last thing it did was to end a reload, with so many workers as it says."""
+    match = re.search(r"reloaded, (\d+) workers$", running.lines[-1])
+    return match is not None and len(worker_pids(running)) == int(match[1])
+
+
+@pytest.mark.parametrize("cycles", [3, pytest.param(300, marks=pytest.mark.soak)])
+def test_starts_and_stops_leave_nothing_behind(start: Start, cycles: int) -> None:
+    for number in range(cycles):
+        running = start(workers=1)
+        running.wait_ready()
+        if number % 3 == 1:
+            running.signal(signal.SIGHUP)
+        assert running.stop() == ExitCode.CLEAN
+        assert_nothing_left(running)

@@ -103,7 +103,7 @@ class Simulation:
                 assert facts.io.alive
                 facts.lame_sent = True
             case do.DumpStacks():
-                facts.dump_sent(self.now)
+                facts.stacks_asked(self.now)
             case do.StopQuickly():
                 facts.asked_to_stop(self.now, quick=True)
             case do.AnnounceReady():

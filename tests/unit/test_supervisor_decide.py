@@ -397,18 +397,18 @@ def test_stacks_are_written_one_after_the_other_then_it_stops() -> None:
     facts = serving()
     facts.asked_to_dump(100.0)
     assert decide(facts, 100.0) == [DumpStacks(None)]
-    facts.dump_sent(100.0)
+    facts.stacks_asked(100.0)
     assert decide(facts, 100.0) == [WakeAt(100.05)]
     assert decide(facts, 100.05) == [DumpStacks(0)]
-    facts.dump_sent(100.05)
-    facts.dump_sent(100.1)
+    facts.stacks_asked(100.05)
+    facts.stacks_asked(100.1)
     assert decide(facts, 100.15) == [StopQuickly()]
 
 
 def test_many_stacks_take_no_longer_than_a_second() -> None:
     facts = serving(99)
     facts.asked_to_dump(100.0)
-    facts.dump_sent(100.0)
+    facts.stacks_asked(100.0)
     assert facts.dump_at == pytest.approx(100.01)
 
 
