@@ -164,3 +164,41 @@ def test_log_files_are_opened_anew_by_everybody(app_dir: str, tmp_path: Path) ->
 
 def open_files(pid: int) -> list[str]:
     return [file.path for file in psutil.Process(pid).open_files()]
+
+
+def test_a_syntax_error_leaves_the_old_workers_at_work(app_dir: str) -> None:
+    plugin = Path(app_dir, "echoes.py")
+    good = plugin.read_text()
+    more = {"app_dir": app_dir, "cwd": app_dir, "workers": 1, "reload": True}
+    running = Running.real("echoes", **more)
+    try:
+        address = running.wait_ready()
+        with sync.connect("{}:{}".format(*address), timeout=10.0) as con:
+            plugin.write_text(good + "\nand now nonsense\n")
+            line = running.wait_line("the reload is given up, the workers from before it stay: ")
+            assert "SyntaxError" in line
+            assert con.request(Message(ECHO, b"one"), timeout=10.0).front == b"one"
+        until(lambda: len(processes(running, "mpmsgr.pool.worker")) == 1, "the old one alone")
+        assert running.stop() == ExitCode.CLEAN
+    finally:
+        running.close()
+
+
+def test_a_corrected_plugin_heals_a_crash_loop_under_a_living_session(app_dir: str) -> None:
+    plugin = Path(app_dir, "echoes.py")
+    good = plugin.read_text()
+    running = Running.real("echoes", app_dir=app_dir, cwd=app_dir, workers=1)
+    try:
+        address = running.wait_ready()
+        with sync.connect("{}:{}".format(*address), timeout=10.0) as con:
+            plugin.write_text("import nowhere\n")
+            running.kill_child(processes(running, "mpmsgr.pool.worker")[0])
+            running.wait_line("died 5 times in a row")
+            plugin.write_text(good)
+            running.signal(signal.SIGHUP)
+            running.wait_line("reloaded, 1 workers")
+            assert con.request(Message(ECHO, b"one"), timeout=10.0).front == b"one"
+        assert len(running.said) == 1, "it was never started anew"
+        assert running.stop() == ExitCode.CLEAN
+    finally:
+        running.close()
