@@ -206,16 +206,16 @@ class Folder(Kind):
 
 @dataclass(frozen=True)
 class File(Folder):
-    """A file to write, as an absolute path; its directory exists."""
+    """A file that may come to be, as an absolute path."""
 
-    note: str = "a file in a directory that exists"
+    note: str = "a file, not a directory"
 
     def read(self, raw: Any) -> str:
         """The absolute path of *raw*."""
-        path = Path(super().read(raw))
-        if path.is_dir() or not path.parent.is_dir():
+        path = super().read(raw)
+        if Path(path).is_dir():
             raise ValueError(self.must)
-        return str(path)
+        return path
 
 
 @dataclass(frozen=True)

@@ -370,7 +370,8 @@ class Supervisor:
                 self.apply(Settings.from_dict(self.settings))
             case do.AbandonReload(text):
                 facts.reload_abandoned(text, time.monotonic())
-                log.error("the reload is given up, the workers from before it stay: %s", text)
+                why = text.strip().rpartition("\n")[2]  # a traceback was logged where it came from
+                log.error("the reload is given up, the workers from before it stay: %s", why)
             case do.EndReload():
                 facts.reloading = False
                 log.info("reloaded, %d workers", facts.target)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from mpmsgr import Message, sync
@@ -90,6 +92,42 @@ def test_a_worker_inside_c_does_not_outlive_a_killed_supervisor(server: Running)
         until(lambda: not server.children(), "nobody is left", 2.0)
 
 
+@pytest.mark.parametrize("server", ["spins"], indirect=True)
+def test_quit_shows_where_a_worker_is_stuck(server: Running) -> None:
+    address = server.wait_ready()
+    with sync.connect("{}:{}".format(*address), timeout=10.0) as con:
+        con.send_message(Message(ECHO, b""))
+        until(lambda: any(child.cpu_times().user > 1.0 for child in server.children()), "it spins")
+        server.signal(signal.SIGQUIT)
+        assert server.wait() == ExitCode.UNFINISHED
+    assert any(re.search(r'spins.py", line \d+ in spin$', line) for line in server.lines)
+    assert server.children() == []
+
+
+@pytest.mark.parametrize("server", ["echoes"], indirect=True)
+def test_a_lame_duck_serves_who_is_there(server: Running) -> None:
+    address = server.wait_ready()
+    with sync.connect("{}:{}".format(*address), timeout=10.0) as con:
+        assert con.request(Message(ECHO, b"one"), timeout=10.0).front == b"one"
+        server.signal(signal.SIGUSR2)
+        until(lambda: refused(address), "nobody else gets in")
+        assert con.request(Message(ECHO, b"two"), timeout=10.0).front == b"two"
+    (io,) = processes(server, "mpmsgr.messenger.io")
+    server.kill_child(io)
+    until(lambda: io not in processes(server, "mpmsgr.messenger.io"), "a new one")
+    until(lambda: len(processes(server, "mpmsgr.messenger.io")) == 1, "a new one")
+    assert refused(address)
+    assert server.stop() == ExitCode.CLEAN
+
+
+def refused(address: tuple[str, int]) -> bool:
+    try:
+        socket.create_connection(address, timeout=5.0).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
 @pytest.mark.parametrize("server", ["nowhere"], indirect=True)
 def test_a_module_that_is_not_there(server: Running) -> None:
     assert server.wait() == ExitCode.PLUGIN
@@ -104,3 +142,63 @@ def test_a_stop_refuses_connections_and_says_nothing(server: Running) -> None:
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(address, timeout=5.0)
     assert len(server.lines) == 1, "the ready line alone"
+
+
+def test_log_files_are_opened_anew_by_everybody(app_dir: str, tmp_path: Path) -> None:
+    file, old = tmp_path / "log", tmp_path / "log.1"
+    more = {"app_dir": app_dir, "cwd": app_dir, "log_file": str(file), "log_level": "debug"}
+    running = Running.real("echoes", **more)
+    try:
+        running.wait_ready()
+        worker = processes(running, "mpmsgr.pool.worker")[0]
+        until(lambda: str(file) in open_files(worker), "it writes there")
+        file.rename(old)
+        running.signal(signal.SIGUSR1)
+        everybody = [running.process.pid, *(child.pid for child in running.children())]
+        until(lambda: all(str(file) in open_files(pid) for pid in everybody), "the new file")
+        assert not [pid for pid in everybody if str(old) in open_files(pid)]
+        assert running.stop() == ExitCode.CLEAN
+    finally:
+        running.close()
+
+
+def open_files(pid: int) -> list[str]:
+    return [file.path for file in psutil.Process(pid).open_files()]
+
+
+def test_a_syntax_error_leaves_the_old_workers_at_work(app_dir: str) -> None:
+    plugin = Path(app_dir, "echoes.py")
+    good = plugin.read_text()
+    more = {"app_dir": app_dir, "cwd": app_dir, "workers": 1, "reload": True}
+    running = Running.real("echoes", **more)
+    try:
+        address = running.wait_ready()
+        with sync.connect("{}:{}".format(*address), timeout=10.0) as con:
+            plugin.write_text(good + "\nand now nonsense\n")
+            line = running.wait_line("the reload is given up, the workers from before it stay: ")
+            assert "SyntaxError" in line
+            assert con.request(Message(ECHO, b"one"), timeout=10.0).front == b"one"
+        until(lambda: len(processes(running, "mpmsgr.pool.worker")) == 1, "the old one alone")
+        assert running.stop() == ExitCode.CLEAN
+    finally:
+        running.close()
+
+
+def test_a_corrected_plugin_heals_a_crash_loop_under_a_living_session(app_dir: str) -> None:
+    plugin = Path(app_dir, "echoes.py")
+    good = plugin.read_text()
+    running = Running.real("echoes", app_dir=app_dir, cwd=app_dir, workers=1)
+    try:
+        address = running.wait_ready()
+        with sync.connect("{}:{}".format(*address), timeout=10.0) as con:
+            plugin.write_text("import nowhere\n")
+            running.kill_child(processes(running, "mpmsgr.pool.worker")[0])
+            running.wait_line("died 5 times in a row")
+            plugin.write_text(good)
+            running.signal(signal.SIGHUP)
+            running.wait_line("reloaded, 1 workers")
+            assert con.request(Message(ECHO, b"one"), timeout=10.0).front == b"one"
+        assert len(running.said) == 1, "it was never started anew"
+        assert running.stop() == ExitCode.CLEAN
+    finally:
+        running.close()

@@ -233,8 +233,8 @@ def test_any_order(events: list[tuple[str, int | None, float]], limits: Limits) 
         simulation.finish()
     assert simulation.said_ready <= 1
     assert simulation.facts.stop_at is not None
-    deadline = simulation.facts.stop_at + simulation.facts.limits.graceful_timeout_s
-    assert simulation.now <= max(left_alone_at, deadline)
+    deadline = simulation.facts.stop_at + limits.graceful_timeout_s
+    assert simulation.now <= max(left_alone_at, deadline) + limits.dump_s, "a dump wakes it, too"
 
 
 @given(st.lists(EVENTS, max_size=40), st.floats(0.0, 100.0))

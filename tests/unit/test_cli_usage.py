@@ -36,7 +36,7 @@ REPOSITORY = Path(__file__).parents[2]
         ("serve --graceful-timeout soon a", "--graceful-timeout = 'soon': must be seconds"),
         ("serve -c none.toml a", "config file = 'none.toml': cannot be read: No such file"),
         ("serve --log-format xml a", "--log-format = 'xml': must be text or json"),
-        ("serve --log-file /nowhere/log a", "--log-file = '/nowhere/log': must be a file in a dir"),
+        ("serve --log-file . a", "--log-file = '.': must be a file, not a directory"),
         ("serve --metrics-bind gate a", "--metrics-bind = 'gate': must be HOST:PORT, HOST an IPv4"),
         ("serve --metrics-bind gate:1-2 a", "--metrics-bind = 'gate:1-2': must be HOST:PORT"),
         ("config", "missing command"),
