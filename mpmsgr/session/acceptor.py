@@ -172,10 +172,10 @@ class Acceptor:
             return self._open(session, c, tag, now)
         endpoint.detach(existing)
         endpoint.registry.register(existing, self._peer_addr)
-        existing.policy = policy
+        existing.follow(policy)
         if row.hard:
-            existing.in_seq = 0
-        existing.in_seq_acked = existing.in_seq
+            existing.begin_again()
+        existing.in_seq_acked = existing.ack_seq
         existing.outbox.requeue_sent()
         return self._open(existing, c, tag, now)
 
@@ -206,7 +206,7 @@ class Acceptor:
         endpoint.accepted_session(session, self._pipe, now)
         data = reply.encode()
         if tag == Tag.SEQ:
-            endpoint.emit(Write(self._pipe, data + encode_seq(session.in_seq)))
+            endpoint.emit(Write(self._pipe, data + encode_seq(session.in_seq_acked)))
             self._step = self._read_seq
             return True
         endpoint.emit(Write(self._pipe, data))
