@@ -1,8 +1,9 @@
-"""What a child process does first: die with its parent, leave stop signals to the parent."""
+"""What a child process does first: die with its parent, leave stop signals to it, show stacks."""
 
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import os
 import signal
 import sys
@@ -10,6 +11,7 @@ from types import FrameType
 
 SUPERVISOR_PID_ENV = "MPMSGR_SUPERVISOR_PID"
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+DUMP_SIGNAL = signal.SIGUSR1
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -44,6 +46,19 @@ def leave_stop_signals_to_parent() -> None:
         signal.signal(number, _do_nothing)
         signal.siginterrupt(number, False)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+
+
+def dump_stacks_on_signal() -> None:
+    """Write the stacks of all threads to stderr when DUMP_SIGNAL comes, and on a fault (SIGSEGV).
+
+    Also while one of them is in C and holds the GIL: the handler needs no Python. Without a stderr
+    the signal does nothing. Main thread only.
+    """
+    if sys.stderr is None:
+        signal.signal(DUMP_SIGNAL, _do_nothing)
+        return
+    faulthandler.enable(all_threads=True)
+    faulthandler.register(DUMP_SIGNAL, all_threads=True, chain=False)
 
 
 def _do_nothing(number: int, frame: FrameType | None) -> None:

@@ -70,6 +70,18 @@ class Kill:
 
 
 @dataclass(frozen=True)
+class Look:
+    """Read from their pages what the workers are running."""
+
+
+@dataclass(frozen=True)
+class Dump:
+    """Have the worker in *slot* write its stacks to the log."""
+
+    slot: int
+
+
+@dataclass(frozen=True)
 class GiveUp:
     """Print *text* and stop at once, to exit with *code*."""
 
@@ -103,6 +115,8 @@ Action = (
     | StopWorker
     | CloseListeners
     | Kill
+    | Look
+    | Dump
     | GiveUp
     | Exit
     | WakeAt

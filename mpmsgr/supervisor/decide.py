@@ -12,10 +12,12 @@ from mpmsgr.supervisor.actions import (
     Action,
     AnnounceReady,
     CloseListeners,
+    Dump,
     Exit,
     GiveUp,
     Kill,
     Link,
+    Look,
     QuitIo,
     StartIo,
     StartWorker,
@@ -25,7 +27,7 @@ from mpmsgr.supervisor.actions import (
     WakeAt,
 )
 from mpmsgr.supervisor.exits import ExitCode
-from mpmsgr.supervisor.facts import Child, Facts, Limits, Phase
+from mpmsgr.supervisor.facts import Child, Facts, Limits, Phase, Running
 
 
 class Clock:
@@ -105,6 +107,59 @@ def _kill_overdue(facts: Facts, clock: Clock) -> Iterator[Action]:
             yield Kill(child.slot, f"not ready after {boot_s:g} s")
         elif child.eof_at is not None and clock.reached(child.eof_at + facts.limits.eof_s):
             yield Kill(child.slot, "closed its control channel")
+
+
+def _watch_handlers(facts: Facts, clock: Clock) -> Iterator[Action]:
+    """Workers with deadlines are looked at now and then, more often while they run something."""
+    watched = [worker for worker in facts.workers if _watched(worker)]
+    if watched and clock.reached(_next_look(watched, facts)):
+        yield Look()
+        return
+    for worker in watched:
+        run = worker.running
+        if run is not None and _is_due_to_dump(worker, run, facts):
+            assert worker.slot is not None
+            yield Dump(worker.slot)
+
+
+def _is_due_to_dump(worker: Child, run: Running, facts: Facts) -> bool:
+    late = facts.looked_at >= min(run.soft_at, run.hard_at)
+    return late and worker.dumped != run.number
+
+
+def _is_due_to_die(worker: Child, run: Running, facts: Facts) -> bool:
+    """Past its hard deadline, and seen so again after it was told to write its stacks."""
+    late = facts.looked_at >= run.hard_at
+    return late and worker.dumped == run.number and facts.looked_at > worker.dumped_at
+
+
+def _watched(worker: Child) -> bool:
+    return worker.phase is Phase.READY and bool(worker.shortest_deadline_s) and not worker.killed
+
+
+def _next_look(watched: list[Child], facts: Facts) -> float:
+    """When to look again: a deadline is acted on only when it is seen to be over."""
+    limits, last = facts.limits, facts.looked_at
+    running = [worker.running for worker in watched if worker.running is not None]
+    if not running:
+        return last + limits.look_s
+    shortest_s = min(worker.shortest_deadline_s for worker in watched)
+    wait_s = min(limits.look_s, shortest_s / 4)
+    soft = [run.soft_at for run in running if run.soft_at > last]
+    return max(last + limits.look_min_s, min(last + wait_s, *soft, *(r.hard_at for r in running)))
+
+
+def _kill_offenders(facts: Facts, clock: Clock) -> Iterator[Action]:
+    """Workers whose message is past its hard deadline, or that keep what is not theirs."""
+    for worker in facts.workers:
+        if worker.phase is not Phase.READY or worker.killed or worker.eof_at is not None:
+            continue
+        run = worker.running
+        if run is not None and _is_due_to_die(worker, run, facts):
+            handler = f"handler of message type {run.type:#x}"
+            yield Kill(worker.slot, f"{handler} exceeded its deadline of {run.deadline_s:g} s")
+        elif worker.recycle:
+            yield Kill(worker.slot, worker.recycle)
 
 
 def _start_io(facts: Facts, clock: Clock) -> Iterator[Action]:
@@ -196,7 +251,7 @@ def _keep_draining(facts: Facts, clock: Clock) -> Iterator[Action]:
     """What is in flight still needs its workers."""
     draining = facts.io.alive and not facts.drained and facts.quick_at is None
     if draining and not clock.reached(_deadline(facts)):
-        for rule in (_tell_lost, _start_workers, _link):
+        for rule in (_watch_handlers, _kill_offenders, _tell_lost, _start_workers, _link):
             yield from rule(facts, clock)
 
 
@@ -220,6 +275,8 @@ def _deadline(facts: Facts) -> float:
 _Rule = Callable[[Facts, Clock], Iterator[Action]]
 _SERVE: tuple[_Rule, ...] = (
     _kill_overdue,
+    _watch_handlers,
+    _kill_offenders,
     _start_io,
     _tell_lost,
     _start_workers,

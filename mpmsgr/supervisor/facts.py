@@ -5,7 +5,7 @@ Times are monotonic seconds and always arguments; `decide` reads the facts and d
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -24,7 +24,8 @@ class Limits:
     doubled up to backoff_max_s. stable_s: a process that lived this long did not die early, even
     idle. quick_s: what a quick stop leaves everybody. eof_s: from a closed control channel to
     SIGKILL. close_s: what the I/O process gets in a stop to close the listening sockets before we
-    do. stop_reserve_s: the end of the graceful timeout, kept for the workers' on_stop.
+    do. stop_reserve_s: the end of the graceful timeout, kept for the workers' on_stop. look_s: the
+    longest and look_min_s the shortest time between two looks at what workers with deadlines run.
     """
 
     graceful_timeout_s: float = 30.0
@@ -38,6 +39,8 @@ class Limits:
     eof_s: float = 5.0
     close_s: float = 0.5
     stop_reserve_s: float = 1.0
+    look_s: float = 1.0
+    look_min_s: float = 0.05
 
 
 class Phase(Enum):
@@ -48,6 +51,21 @@ class Phase(Enum):
     READY = "ready"
 
 
+@dataclass(frozen=True)
+class Running:
+    """What a worker was seen to run: *number* and message type *type*, as the page has them.
+
+    soft_at, hard_at: when its stacks are due to be logged, and it to be killed, inf for never;
+    deadline_s: from its start to hard_at.
+    """
+
+    number: int
+    type: int
+    soft_at: float = float("inf")
+    hard_at: float = float("inf")
+    deadline_s: float = 0.0
+
+
 @dataclass(eq=False)
 class Child:
     """The I/O process or one worker slot, whichever process is in it.
@@ -55,7 +73,9 @@ class Child:
     number: incarnation or generation of the latest process, counted from 1; since: when it was
     started or died; worked: it completed something (the I/O process: was ready); early_deaths:
     deaths in a row before that; told: the incarnation the worker was sent to, linked: the one it
-    says it is READY at; cause: of the latest death.
+    says it is READY at; cause: of the latest death. shortest_deadline_s: of its handlers, 0 if none
+    has one; running: what it was last seen to run; dumped: the number whose stacks were logged,
+    dumped_at: when it had been seen; recycle: why the I/O process wants it replaced.
     """
 
     slot: Slot
@@ -71,6 +91,11 @@ class Child:
     eof_at: float | None = None
     told: int = 0
     linked: int = 0
+    shortest_deadline_s: float = 0.0
+    running: Running | None = None
+    dumped: int = 0
+    dumped_at: float = NEVER
+    recycle: str = ""
 
     @property
     def name(self) -> str:
@@ -91,11 +116,17 @@ class Child:
 
 @dataclass(frozen=True)
 class Lost:
-    """A worker that died, as the I/O process has to be told."""
+    """A worker that died, as the I/O process has to be told.
+
+    running: numbers of the messages it had begun and not completed, none known if there is no page;
+    signal: what ended it, 0 if none did.
+    """
 
     slot: int
     generation: int
     cause: str
+    running: tuple[int, ...] = ()
+    signal: int = 0
 
 
 @dataclass
@@ -103,7 +134,8 @@ class Facts:
     """Everything `decide` looks at.
 
     failure: a child's own words on why it cannot start, before the ready line; shortfalls: what a
-    stop left undone; left: whom it had to kill; gave_up: the code of a GiveUp.
+    stop left undone; left: whom it had to kill; gave_up: the code of a GiveUp; looked_at: when the
+    pages were last read.
     """
 
     limits: Limits
@@ -119,6 +151,7 @@ class Facts:
     shortfalls: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
     gave_up: ExitCode | None = None
+    looked_at: float = NEVER
 
     @classmethod
     def of(cls, workers: int, limits: Limits) -> Facts:
@@ -137,11 +170,12 @@ class Facts:
 
     # What children did.
 
-    def ready(self, slot: Slot, incarnation: int = 0) -> None:
+    def ready(self, slot: Slot, incarnation: int = 0, *, shortest_deadline_s: float = 0.0) -> None:
         """It said ``ready``; a worker at *incarnation* of the I/O process."""
         child = self.child(slot)
         child.phase = Phase.READY
         child.linked = incarnation
+        child.shortest_deadline_s = shortest_deadline_s
         if slot is None:
             self.worked(slot)
 
@@ -167,17 +201,36 @@ class Facts:
         if child.eof_at is None:
             child.eof_at = now
 
-    def died(self, slot: Slot, cause: str, now: float) -> None:
-        """Its process is gone, or could not be started."""
+    def died(
+        self,
+        slot: Slot,
+        cause: str,
+        now: float,
+        *,
+        running: Sequence[int] = (),
+        signal: int = 0,
+    ) -> None:
+        """Its process is gone, or could not be started.
+
+        *running*, *signal*: see `Lost`. A death with something running is that message's, and none
+        of a crash loop: a peer could end the service with a few messages otherwise.
+        """
         child = self.child(slot)
         child.cause = f"{cause} ({child.killed})" if child.killed else cause
-        early = not child.worked and now - child.since < self.limits.stable_s
+        early = not child.worked and not running and now - child.since < self.limits.stable_s
         child.early_deaths = child.early_deaths + 1 if early else 0
         child.phase, child.since = Phase.ABSENT, now
         if slot is not None:
-            self.lost.append(Lost(slot, child.number, cause))
+            self.lost.append(Lost(slot, child.number, child.cause, tuple(running), signal))
         elif self.stop_at is not None and not self.drained and not child.killed:
             self.shortfalls.append(f"{child.name} ended ({cause}) before everything was delivered")
+
+    def wants_recycled(self, slot: int, generation: int, why: str) -> None:
+        """The I/O process wants that worker replaced, unless it is already."""
+        worker = self.workers[slot]
+        if worker.alive and worker.number == generation:
+            worker.recycle = why
+            self.worked(slot)  # it was handed messages: its end is no crash
 
     # What the operator asked for.
 
@@ -198,6 +251,10 @@ class Facts:
         child.worked = child.stop_sent = child.quit_sent = False
         child.killed, child.eof_at, child.linked = "", None, 0
         child.told = self.io.number
+        child.shortest_deadline_s, child.running, child.recycle = 0.0, None, ""
+        child.dumped, child.dumped_at = 0, NEVER
+        if child.name in self.left:
+            self.left.remove(child.name)  # killed for a reason of its own, and replaced
         if slot is None:
             self.lost.clear()  # of workers that the new incarnation never knew
 
@@ -209,6 +266,18 @@ class Facts:
             self.left.append(child.name)
             if slot is None and not self.drained:
                 self.shortfalls.append(f"what was in flight is lost ({why})")
+
+    def looked(self, running: Mapping[int, Running | None], now: float) -> None:
+        """The pages were read: by slot, what is running there."""
+        self.looked_at = now
+        for slot, seen in running.items():
+            self.workers[slot].running = seen
+
+    def dump_sent(self, slot: int) -> None:
+        """It was told to write the stacks of what it runs."""
+        worker = self.workers[slot]
+        if worker.running is not None:
+            worker.dumped, worker.dumped_at = worker.running.number, self.looked_at
 
     def give_up(self, code: ExitCode, now: float) -> None:
         """Nothing can be served: stop at once and exit with *code*."""

@@ -14,6 +14,7 @@ from mpmsgr.messenger.accepter import bind_sockets
 from mpmsgr.supervisor.exits import ExitCode
 from mpmsgr.supervisor.facts import Limits
 from mpmsgr.supervisor.rundir import open_run_dir
+from mpmsgr.supervisor.shared import open_shared
 from mpmsgr.supervisor.signals import StopSignals
 from mpmsgr.supervisor.spawn import Commands, check_platform
 from mpmsgr.supervisor.supervisor import Supervisor, close_listeners, say
@@ -45,6 +46,8 @@ def _prepare(
     stack.callback(run_dir.remove)
     listeners = bind_sockets(settings.bind)
     stack.callback(close_listeners, listeners)
+    shared = open_shared(settings)
+    stack.callback(shared.close)
     limits = limits or Limits()
     return Supervisor(
         settings,
@@ -54,6 +57,7 @@ def _prepare(
         resolve_ways(settings, secrets.randbits(32)).nonce,
         commands or Commands(),
         dataclasses.replace(limits, graceful_timeout_s=settings.graceful_timeout_s),
+        shared,
     )
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import mpmsgr
 from mpmsgr.control import ControlChannel
 from mpmsgr.errors import ConfigError
-from mpmsgr.process import STOP_SIGNALS, SUPERVISOR_PID_ENV
+from mpmsgr.process import DUMP_SIGNAL, STOP_SIGNALS, SUPERVISOR_PID_ENV
 
 # Buffers that come and go must stay malloc's: above the mmap threshold each is mapped, faulted in
 # page by page and unmapped; a free top above the trim threshold goes back to the kernel, and comes
@@ -45,7 +45,10 @@ class Commands:
 
 
 class Process:
-    """A running child: its pid, its pidfd, our end of its control channel."""
+    """A running child: its pid, its pidfd, our end of its control channel.
+
+    signal: the number of what ended it, 0 before and if none did.
+    """
 
     def __init__(self, popen: subprocess.Popen[bytes], channel: ControlChannel) -> None:
         """Watch *popen*, our child that was not waited for yet."""
@@ -53,6 +56,12 @@ class Process:
         self.pid = popen.pid
         self.channel = channel
         self.pidfd = os.pidfd_open(popen.pid)
+        self.signal = 0
+
+    def dump_stacks(self) -> None:
+        """Have it write its stacks to stderr: see `mpmsgr.process.dump_stacks_on_signal`."""
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, DUMP_SIGNAL)
 
     def kill(self) -> None:
         """Send SIGKILL."""
@@ -64,7 +73,8 @@ class Process:
         status = self._popen.wait()
         os.close(self.pidfd)
         self.channel.close()
-        return f"signal {-status}" if status < 0 else f"exit {status}"
+        self.signal = max(0, -status)
+        return f"signal {self.signal}" if self.signal else f"exit {status}"
 
 
 def spawn(command: Sequence[str], options: Sequence[str], fds: Sequence[int] = ()) -> Process:

@@ -14,12 +14,13 @@ from typing import Any
 
 from mpmsgr.config import Settings
 from mpmsgr.control import Packet
-from mpmsgr.errors import ProtocolError
+from mpmsgr.errors import ConfigError, ProtocolError
 from mpmsgr.supervisor import actions as do
 from mpmsgr.supervisor.decide import decide
 from mpmsgr.supervisor.exits import ExitCode
 from mpmsgr.supervisor.facts import Facts, Limits, Slot
 from mpmsgr.supervisor.rundir import RunDir
+from mpmsgr.supervisor.shared import SharedMemory, close_all
 from mpmsgr.supervisor.signals import StopSignals
 from mpmsgr.supervisor.spawn import Commands, Process, spawn
 
@@ -38,6 +39,7 @@ class Supervisor:
         nonce: int,
         commands: Commands,
         limits: Limits,
+        shared: SharedMemory,
     ) -> None:
         """Serve *settings* on *listeners*; *nonce* is that of every incarnation (u32)."""
         self._settings = settings.as_dict()
@@ -46,6 +48,7 @@ class Supervisor:
         self._signals = signals
         self._nonce = nonce
         self._commands = commands
+        self._shared = shared
         self._facts = Facts.of(settings.workers, limits)
         self._processes: dict[Slot, Process] = {}
         self._addresses: list[str] = []
@@ -109,6 +112,9 @@ class Supervisor:
                 self._facts.failed(slot, text)
             case "drained":
                 self._facts.drain_ended(int(packet["undelivered"]))
+            case "recycle" if slot is None:
+                which = int(packet["slot"]), int(packet["generation"])
+                self._facts.wants_recycled(*which, str(packet["why"]))
             case other:
                 log.debug("%s says %s", self._name(slot), other)
 
@@ -118,7 +124,12 @@ class Supervisor:
             self._addresses = [str(a).rpartition("/")[0] or str(a) for a in packet["addrs"]]
             self._facts.ready(slot)
         else:
-            self._facts.ready(slot, int(packet["incarnation"]))
+            deadline_s = float(packet.get("shortest_deadline_s", 0.0))
+            if deadline_s and not self._shared.slots:
+                log.warning("%s: no deadline is kept without arena_bytes", self._name(slot))
+                deadline_s = 0.0
+            incarnation = int(packet["incarnation"])
+            self._facts.ready(slot, incarnation, shortest_deadline_s=deadline_s)
 
     def _on_death(self, slot: Slot) -> None:
         process = self._processes[slot]
@@ -128,8 +139,10 @@ class Supervisor:
             self._selector.unregister(process.channel)
         self._selector.unregister(process.pidfd)
         cause = self._processes.pop(slot).reap()
+        running = [] if slot is None else self._shared.take_started(slot)
         stopping = self._facts.stop_at is not None
-        self._facts.died(slot, cause, time.monotonic())
+        now, number = time.monotonic(), process.signal
+        self._facts.died(slot, cause, now, running=running, signal=number)
         level = logging.INFO if stopping else logging.WARNING
         cause = self._facts.child(slot).cause
         log.log(level, "%s, pid %d, ended: %s", self._name(slot), process.pid, cause)
@@ -160,7 +173,7 @@ class Supervisor:
             case do.TellWorkersLost():
                 self._tell_workers_lost()
             case do.Link(slot):
-                self._send(slot, "link", **self._where())
+                self._send(slot, "link", fds=self._shared.arena, **self._where())
                 self._facts.workers[slot].told = self._facts.io.number
             case do.AnnounceReady():
                 self._announce()
@@ -179,6 +192,10 @@ class Supervisor:
             case do.Kill(slot, why):
                 self._facts.kill_sent(slot, why)
                 self._processes[slot].kill()
+            case do.Look():
+                self._look()
+            case do.Dump(slot):
+                self._dump(slot)
             case do.GiveUp(code, text):
                 say(text)
                 self._facts.give_up(code, time.monotonic())
@@ -189,24 +206,42 @@ class Supervisor:
 
     def _start_io(self) -> None:
         self._facts.started(None, time.monotonic())
-        incarnation = str(self._facts.io.number)
+        number = self._facts.io.number
         fds = [listener.fileno() for listener in self._listeners]
-        if self._spawn(None, self._commands.io, ["--incarnation", incarnation], fds):
-            self._send(
-                None,
-                "start",
-                settings=self._settings,
-                listen_fds=fds,
-                nonce=self._nonce,
-                **self._where(),
-            )
+        try:
+            arena = self._shared.new_arena(number)
+        except (ConfigError, OSError) as exc:
+            self._not_started(None, exc)
+            return
+        try:
+            if self._spawn(None, self._commands.io, ["--incarnation", str(number)], fds):
+                self._send(
+                    None,
+                    "start",
+                    fds=arena,
+                    settings=self._settings,
+                    listen_fds=fds,
+                    nonce=self._nonce,
+                    **self._where(),
+                    **self._shared.told,
+                )
+                self._send_slots()
+        finally:
+            close_all(arena)
+
+    def _send_slots(self) -> None:
+        """Hand the I/O process the memory of every worker slot."""
+        for slot, fd in enumerate(self._shared.slots):
+            self._send(None, "slot_memory", fds=[fd], slot=slot)
 
     def _start_worker(self, slot: int) -> None:
         self._facts.started(slot, time.monotonic())
         generation = str(self._facts.workers[slot].number)
         options = ["--slot", str(slot), "--generation", generation]
         if self._spawn(slot, self._commands.worker, options):
-            self._send(slot, "start", settings=self._settings, **self._where())
+            fds = [*self._shared.arena, *self._shared.slots[slot : slot + 1]]
+            told = {**self._where(), **self._shared.told}
+            self._send(slot, "start", fds=fds, settings=self._settings, **told)
 
     def _spawn(
         self, slot: Slot, command: Sequence[str], options: list[str], fds: Sequence[int] = ()
@@ -214,8 +249,7 @@ class Supervisor:
         try:
             process = spawn(command, options, fds)
         except OSError as exc:
-            self._facts.died(slot, f"cannot be started: {exc}", time.monotonic())
-            log.error("%s cannot be started: %s", self._name(slot), exc)
+            self._not_started(slot, exc)
             return False
         self._processes[slot] = process
         self._watch(process.channel, lambda: self._on_packets(slot))
@@ -223,6 +257,10 @@ class Supervisor:
         level = logging.DEBUG if self._facts.child(slot).number == 1 else logging.INFO
         log.log(level, "%s started, pid %d", self._name(slot), process.pid)
         return True
+
+    def _not_started(self, slot: Slot, exc: Exception) -> None:
+        self._facts.died(slot, f"cannot be started: {exc}", time.monotonic())
+        log.error("%s cannot be started: %s", self._name(slot), exc)
 
     def _watch(self, what: Any, call: Callable[[], None]) -> None:
         self._selector.register(what, selectors.EVENT_READ, call)
@@ -247,6 +285,24 @@ class Supervisor:
         incarnation = self._facts.io.number
         return {"incarnation": incarnation, "endpoint": self._run_dir.endpoint(incarnation)}
 
+    def _look(self) -> None:
+        """See what workers whose handlers have deadlines run."""
+        now = time.monotonic()
+        seen = {
+            slot: self._shared.running(slot)
+            for slot, worker in enumerate(self._facts.workers)
+            if worker.shortest_deadline_s
+        }
+        self._facts.looked(seen, now)
+
+    def _dump(self, slot: int) -> None:
+        worker = self._facts.workers[slot]
+        assert worker.running is not None
+        text = "%s takes long over a message of type %#x; its stacks follow"
+        log.warning(text, worker.full_name, worker.running.type)
+        self._processes[slot].dump_stacks()
+        self._facts.dump_sent(slot)
+
     def _tell_workers_lost(self) -> None:
         for lost in self._facts.lost:
             self._send(
@@ -255,6 +311,8 @@ class Supervisor:
                 slot=lost.slot,
                 generation=lost.generation,
                 cause=lost.cause,
+                running=lost.running,
+                signal=lost.signal,
             )
         self._facts.lost.clear()
 

@@ -9,13 +9,16 @@ from hypothesis import strategies as st
 
 from mpmsgr.supervisor import actions as do
 from mpmsgr.supervisor.decide import decide
-from mpmsgr.supervisor.facts import Facts, Limits, Phase
+from mpmsgr.supervisor.facts import Facts, Limits, Phase, Running
 
 WORKERS = 3
 SLOTS = (None, *range(WORKERS))
 EVENTS = st.tuples(
     st.sampled_from(
-        ["ready", "worked", "died", "closed", "failed", "drained", "stop", "quick", "wait"]
+        [
+            *("ready", "worked", "died", "closed", "failed", "drained", "stop", "quick", "wait"),
+            *("runs", "completes", "recycle"),
+        ]
     ),
     st.sampled_from(SLOTS),
     st.floats(0.0, 20.0),
@@ -31,6 +34,9 @@ class Simulation:
         self.exit: do.Exit | None = None
         self.wake_at: float | None = None
         self.said_ready = 0
+        self.pages: dict[int, Running] = {}
+        self.messages = 0
+        self.dumped: set[int] = set()
 
     def settle(self) -> None:
         """Decide until only waiting is left, which must take few rounds."""
@@ -81,8 +87,20 @@ class Simulation:
                 assert not facts.listeners_closed
                 facts.listeners_closed = True
             case do.Kill(slot, why):
+                assert facts.child(slot).alive
                 assert not facts.child(slot).killed
+                if "deadline" in why:
+                    assert slot is not None
+                    assert self.pages[slot].hard_at <= self.now
                 facts.kill_sent(slot, why)
+            case do.Look():
+                assert self.now >= facts.looked_at + facts.limits.look_min_s
+                facts.looked({slot: self.pages.get(slot) for slot in range(WORKERS)}, self.now)
+            case do.Dump(slot):
+                assert self.pages[slot].soft_at <= self.now
+                assert self.pages[slot].number not in self.dumped
+                self.dumped.add(self.pages[slot].number)
+                facts.dump_sent(slot)
             case do.GiveUp(code, text):
                 assert text
                 facts.give_up(code, self.now)
@@ -96,11 +114,19 @@ class Simulation:
         child = facts.child(slot)
         match event:
             case "ready" if child.phase is Phase.STARTING:
-                facts.ready(slot, child.told)
+                facts.ready(slot, child.told, shortest_deadline_s=3.0)
+            case "runs" if slot is not None and child.phase is Phase.READY:
+                self.messages += 1
+                due = self.now + wait_s
+                self.pages[slot] = Running(self.messages, 0x8001, due, due + 1.0)
+            case "completes" if slot is not None:
+                self.pages.pop(slot, None)
+            case "recycle" if slot is not None:
+                facts.wants_recycled(slot, child.number, "keeps what is not its own")
             case "worked" if child.phase is Phase.READY:
                 facts.worked(slot)
             case "died" if child.alive:
-                facts.died(slot, "signal 9", self.now)
+                self.died(slot)
             case "closed" if child.alive:
                 facts.channel_closed(slot, self.now)
             case "failed" if child.phase is Phase.STARTING:
@@ -112,10 +138,14 @@ class Simulation:
             case "wait":
                 self.now += wait_s
 
+    def died(self, slot: int | None) -> None:
+        ran = self.pages.pop(slot, None) if slot is not None else None
+        self.facts.died(slot, "signal 9", self.now, running=[ran.number] if ran else [])
+
     def finish(self) -> None:
         """Nobody does anything any more but die when killed."""
         self.facts.asked_to_stop(self.now)
-        for _ in range(10):
+        for _ in range(100):  # some looks at what runs, until patience ends
             self.settle()
             if self.exit:
                 return
@@ -123,7 +153,7 @@ class Simulation:
                 self.now = self.wake_at
             for child in self.facts.children:
                 if child.alive and child.killed:
-                    self.facts.died(child.slot, "signal 9", self.now)
+                    self.died(child.slot)
         raise AssertionError("the stop does not end")
 
 

@@ -44,7 +44,7 @@ def test_every_flag_reaches_its_setting(served: list[Settings], tmp_path: Path) 
     line = (
         "serve --bind 127.0.0.1:0 --bind [::1]:6800-6810 --advertise 192.0.2.1:6800 --workers 0"
         " --name mon.0 --nonce 7 --auth none --app-dir . --run-dir r --log-level debug"
-        " --graceful-timeout 1.5 a b:C"
+        " --graceful-timeout 1.5 --max-attempts 5 --quarantine-dir q a b:C"
     )
     assert run(line.split()) == 0
     (settings,) = served
@@ -59,6 +59,8 @@ def test_every_flag_reaches_its_setting(served: list[Settings], tmp_path: Path) 
         run_dir=str(tmp_path / "r"),
         log_level="debug",
         graceful_timeout_s=1.5,
+        max_attempts=5,
+        quarantine_dir=str(tmp_path / "q"),
         modules=["a", "b:C"],
     )
 

@@ -33,6 +33,7 @@ from mpmsgr.config import kinds
         (kinds.Modules(), "a.b:C d", ["a.b:C", "d"]),
         (kinds.Modules(), [], []),
         (kinds.Tables(), {"a": {"n": 1}}, {"a": {"n": 1}}),
+        (kinds.PolicyTables(), {"svc": {"ack": "handled"}}, {"svc": {"ack": "handled"}}),
     ],
 )
 def test_reads(kind: kinds.Kind, raw: Any, value: Any) -> None:
@@ -76,9 +77,11 @@ def test_reads(kind: kinds.Kind, raw: Any, value: Any) -> None:
         (kinds.PolicyTables(), {"mon": {"preset": "x"}}, "must be one of default, stateful_server"),
         (
             kinds.PolicyTables(),
-            {"mon": {"ack": 1}},
-            r"\[policy.mon\]: ack = 1: must be one of preset",
+            {"mon": {"acks": 1}},
+            r"\[policy.mon\]: acks = 1: must be one of preset",
         ),
+        (kinds.PolicyTables(), {"mon": {"ack": "sent"}}, "must be received or handled"),
+        (kinds.PolicyTables(), {"mon": {"ack": 1}}, "must be received or handled"),
         (
             kinds.PolicyTables(),
             {"mon": {"outbox_full": "x"}},
