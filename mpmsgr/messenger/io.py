@@ -21,7 +21,16 @@ from mpmsgr.logs import setup_logging
 from mpmsgr.loop import relax_collector, run
 from mpmsgr.messenger.messenger import Messenger
 from mpmsgr.pool.front import PoolFront
-from mpmsgr.process import SUPERVISOR_PID_ENV, die_with_parent, leave_stop_signals_to_parent
+from mpmsgr.pool.io_memory import IoMemory
+from mpmsgr.pool.layout import SlotLayout
+from mpmsgr.pool.quarantine import Quarantine
+from mpmsgr.pool.spool import Spool
+from mpmsgr.process import (
+    SUPERVISOR_PID_ENV,
+    die_with_parent,
+    dump_stacks_on_signal,
+    leave_stop_signals_to_parent,
+)
 from mpmsgr.session.inject import Injection
 
 log = logging.getLogger("mpmsgr.io")
@@ -36,6 +45,8 @@ class IoProcess:
         self._channel, self._incarnation = channel, incarnation
         self._messenger: Messenger | None = None
         self._front: PoolFront | None = None
+        self._memory: IoMemory | None = None
+        self._memory_of_slots: dict[int, int] = {}  # descriptors that came before the rest
         self._work: asyncio.Task[None] | None = None
         self._status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
@@ -50,8 +61,17 @@ class IoProcess:
             op = packet["op"]
             if op == "start":
                 self._work = asyncio.ensure_future(self._start(packet))
+            elif op == "slot_memory":
+                self._memory_of_slots[packet["slot"]] = packet["fds"][0]
+                self._add_slots()
             elif op == "worker_lost" and self._front is not None:
-                self._front.worker_lost(packet["slot"], packet["generation"], packet["cause"])
+                self._front.worker_lost(
+                    packet["slot"],
+                    packet["generation"],
+                    packet["cause"],
+                    packet["running"],
+                    packet["signal"],
+                )
             elif op == "stop":
                 self._work = asyncio.ensure_future(self._stop(packet["timeout_s"]))
             elif op == "quit":
@@ -72,11 +92,18 @@ class IoProcess:
 
     async def _serve(self, settings: Settings, packet: Packet) -> None:
         if settings.workers:
+            self._memory = self._map(settings, packet)
+            self._add_slots()
             self._front = PoolFront(
                 packet["endpoint"],
                 self._incarnation,
                 credit=settings.worker_credit,
                 dispatch_bytes=settings.dispatch_bytes,
+                memory=self._memory,
+                max_attempts=settings.max_attempts,
+                quarantine=Quarantine(_spool(settings)),
+                lease_max_age_s=settings.lease_max_age_s,
+                recycle=self._recycle,
             )
         ways = resolve_ways(settings, packet["nonce"])
         messenger = self._messenger = Messenger(
@@ -102,6 +129,24 @@ class IoProcess:
         relax_collector()
         self._channel.send("ready", addrs=[str(addr) for addr in addrs])
 
+    @staticmethod
+    def _map(settings: Settings, packet: Packet) -> IoMemory | None:
+        """The memory that is shared with workers."""
+        if "fds" not in packet:
+            return None
+        sizes = packet["memory"]
+        layout = SlotLayout(sizes["ring_bytes"], sizes["worker_arena_bytes"])
+        threshold = settings.arena_threshold_bytes
+        return IoMemory(packet["fds"][0], sizes["arena_bytes"], layout, threshold)
+
+    def _add_slots(self) -> None:
+        if self._memory is not None:
+            while self._memory_of_slots:
+                self._memory.add_slot(*self._memory_of_slots.popitem())
+
+    def _recycle(self, slot: int, generation: int, why: str) -> None:
+        self._channel.send("recycle", slot=slot, generation=generation, why=why)
+
     async def _stop(self, timeout_s: float) -> None:
         undelivered = 0
         if self._messenger is not None:
@@ -119,6 +164,14 @@ class IoProcess:
             self._status.set_result(status)
 
 
+def _spool(settings: Settings) -> Spool | None:
+    if settings.quarantine_dir is None:
+        return None
+    spool = Spool(settings.quarantine_dir, settings.quarantine_bytes)
+    spool.prepare()
+    return spool
+
+
 async def _serve(args: argparse.Namespace) -> int:
     return await IoProcess(ControlChannel.from_fd(args.control_fd), args.incarnation).run()
 
@@ -127,6 +180,7 @@ def main() -> int:
     """Start as a child of the supervisor."""
     die_with_parent(int(os.environ[SUPERVISOR_PID_ENV]))
     leave_stop_signals_to_parent()
+    dump_stacks_on_signal()
     parser = argparse.ArgumentParser(prog="mpmsgr.messenger.io")
     for option in ("--control-fd", "--incarnation"):
         parser.add_argument(option, type=int, required=True)
