@@ -13,6 +13,7 @@ from typing import Any
 
 from mpmsgr.session.actions import (
     Answered,
+    Arrived,
     Close,
     Deliver,
     Dial,
@@ -24,6 +25,7 @@ from mpmsgr.session.actions import (
     Full,
     Place,
     Report,
+    StayPaused,
     Wake,
     Write,
 )
@@ -184,6 +186,8 @@ class Dialogue:
         self.answered: list[Session] = []
         self.reports: list[Report] = []
         self.places: list[Place] = []
+        self.arrived: list[Pipe] = []
+        self.still_paused: list[Session] = []
         self.fulls: list[bool] = []
         self._wakes: list[Wake] = []
         self._dirty: dict[Pipe, None] = {}
@@ -331,6 +335,10 @@ class Dialogue:
                 self.delivered += [raw_ids(raw)[1] for raw in raws]
             case Place():
                 self.places.append(action)
+            case Arrived(pipe):
+                self.arrived.append(pipe)
+            case StayPaused(session):
+                self.still_paused.append(session)
             case Event():
                 self.events.append(action)
             case Answered(session):

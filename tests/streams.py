@@ -56,14 +56,14 @@ def parse(
     """The frames of *stream* given to *parser* in chunks of *sizes*, and the error that ended it.
 
     land: what fits is received through `landing` and `landed`, the rest through `feed`. place:
-    answers claims, with None declines them.
+    answers claims, with None declines them; those of an old form are declined.
     """
     frames: list[Frame] = []
     try:
         for chunk in chunks(stream, sizes):
             frames += _give(parser, chunk) if land else parser.feed(chunk)
             if parser.claim is not None:
-                answer_claim(parser, place(parser.claim))
+                answer_claim(parser, place(parser.claim) if parser.can_land else None)
     except ProtocolError as err:
         return frames + parser.completed, err
     return frames, None

@@ -153,6 +153,20 @@ class Seconds(Kind):
 
 
 @dataclass(frozen=True)
+class YesNo(Kind):
+    """true or false."""
+
+    note: str = "true or false"
+
+    def read(self, raw: Any) -> bool:
+        """The truth value."""
+        value = {"true": True, "false": False}.get(raw.lower()) if isinstance(raw, str) else raw
+        if isinstance(value, bool):
+            return value
+        raise ValueError(self.must)
+
+
+@dataclass(frozen=True)
 class Name(Kind):
     """An entity name."""
 
@@ -288,9 +302,18 @@ POLICY_FIELDS = (
     "outbox_bytes",
     "outbox_full",
     "ack",
+    "throttle_messages",
+    "throttle_bytes",
+    "urgent",
 )
 #: Those that are no durations.
-_POLICY_NUMBERS: Mapping[str, Kind] = {"dedupe_window": Whole(), "outbox_bytes": Size()}
+_POLICY_KINDS: Mapping[str, Kind] = {
+    "dedupe_window": Whole(),
+    "outbox_bytes": Size(),
+    "throttle_messages": Whole(),
+    "throttle_bytes": Size(),
+    "urgent": YesNo(),
+}
 _PRESET_FIELDS = ("lossy", "server", "standby", "resetcheck", "register_lossy_clients")
 
 
@@ -314,7 +337,7 @@ def _policy_value(key: str, value: Any, default: Any) -> Any:
     if isinstance(default, str):
         return value
     try:
-        return _POLICY_NUMBERS.get(key, Seconds()).read(value)
+        return _POLICY_KINDS.get(key, Seconds()).read(value)
     except ValueError as exc:
         raise ConfigError(key, value, str(exc)) from None
 

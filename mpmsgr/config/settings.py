@@ -161,6 +161,20 @@ class Settings:
         metavar="MODULE[:ATTR]",
         repeats=True,
     )
+    io_modules: list[str] = _option(
+        [],
+        kinds.Modules(note="MODULE or MODULE:ATTR"),
+        "Dispatcher modules of the I/O process, for fast dispatch and authorizers: their code holds"
+        " up all peers, so it must be quick and must not block.",
+        "--io-module",
+        metavar="MODULE[:ATTR]",
+        repeats=True,
+    )
+    fast_budget_s: float = _option(
+        0.001,
+        kinds.Seconds(),
+        "A callback of an I/O module that takes longer is counted and logged; 0: none is.",
+    )
     options: dict[str, dict[str, Any]] = _option(
         {},
         kinds.Tables(note='tables such as [options."workers.echo:Echo"], one per module'),
@@ -189,6 +203,12 @@ class Settings:
         by_name="what this messenger acts on for svc, all of Ceph 16.2 for and towards Ceph",
     )
     required_features: int = _option(0, kinds.Whole(), "Feature bits a peer must offer.")
+    send_priority: int | None = _option(
+        None,
+        kinds.Whole(low=1, high=0xFFFF),
+        "Priority of what is sent and names none; a reply has that of its request.",
+        by_name="196 for mon, else 127",
+    )
     protocol_version: int = _option(
         0,
         kinds.Whole(high=U32_MAX),
@@ -303,10 +323,11 @@ class Settings:
                 )
 
     def _check_options(self) -> None:
+        served = self.modules + self.io_modules
         for module in self.options:
-            if self.modules and module not in self.modules:
+            if self.modules and module not in served:
                 raise ConfigError(
-                    f'[options."{module}"]', self.options[module], no_such(module, self.modules)
+                    f'[options."{module}"]', self.options[module], no_such(module, served)
                 )
 
     def _check_keepalive(self) -> None:
@@ -315,6 +336,10 @@ class Settings:
             raise ConfigError(
                 "keepalive_timeout_s", timeout, f"must exceed keepalive_period_s, {period:g}"
             )
+
+    def options_of(self, modules: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """Of `options`, those of *modules*."""
+        return {name: self.options[name] for name in modules if name in self.options}
 
     def as_dict(self) -> dict[str, Any]:
         """Every field as plain values (what msgpack and JSON carry)."""

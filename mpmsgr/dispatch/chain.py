@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,6 +10,7 @@ from mpmsgr.dispatch.connection import Connection
 from mpmsgr.dispatch.dispatcher import Dispatcher, Result, Task
 from mpmsgr.dispatch.group import Service
 from mpmsgr.dispatch.handling import DEFAULT, Handling
+from mpmsgr.errors import PluginError
 
 Callback = Callable[[Dispatcher, Connection], Result]
 
@@ -23,10 +25,29 @@ CALLBACKS: dict[str, tuple[Callback, bool]] = {
 }
 
 
+#: Callbacks that whoever has the sockets calls in the midst of its work.
+AT_ONCE = (
+    "can_fast_dispatch_any",
+    "handle_fast_connect",
+    "handle_fast_accept",
+    "fast_preprocess",
+    "can_fast_dispatch",
+    "fast_dispatch",
+    "get_authorizer",
+    "answer_challenge",
+    "verify_reply",
+    "verify_authorizer",
+)
+
+
 class Chain:
-    """An ordered list of dispatchers."""
+    """An ordered list of dispatchers. fast: those that dispatch fast, in the same order.
+
+    Adding one raises PluginError if a callback is ``async def`` that cannot be (`AT_ONCE`).
+    """
 
     def __init__(self) -> None:
+        self.fast: list[Dispatcher] = []
         self._dispatchers: list[Dispatcher] = []
         self._takers: dict[int, tuple[tuple[Dispatcher, ...], Handling]] = {}
 
@@ -38,12 +59,18 @@ class Chain:
 
     def add_head(self, dispatcher: Dispatcher) -> None:
         """Ask *dispatcher* before all others."""
+        _check(dispatcher)
         self._dispatchers.insert(0, dispatcher)
+        if dispatcher.can_fast_dispatch_any():
+            self.fast.insert(0, dispatcher)
         self._forget()
 
     def add_tail(self, dispatcher: Dispatcher) -> None:
         """Ask *dispatcher* after all others."""
+        _check(dispatcher)
         self._dispatchers.append(dispatcher)
+        if dispatcher.can_fast_dispatch_any():
+            self.fast.append(dispatcher)
         self._forget()
 
     def _forget(self) -> None:
@@ -80,3 +107,19 @@ class Chain:
     def task(self, name: str) -> Callable[[Service], Any]:
         """The function to be called regularly that has *name*. KeyError: there is none."""
         return {task.name: task.function for task in self.every()}[name]
+
+
+def name_of(dispatcher: Dispatcher) -> str:
+    """What to call *dispatcher* in a log."""
+    return str(getattr(dispatcher, "name", type(dispatcher).__qualname__))
+
+
+def overrides(dispatcher: Dispatcher, callback: str) -> bool:
+    """Has *dispatcher* a *callback* of its own?"""
+    return getattr(type(dispatcher), callback) is not getattr(Dispatcher, callback)
+
+
+def _check(dispatcher: Dispatcher) -> None:
+    for callback in AT_ONCE:
+        if inspect.iscoroutinefunction(getattr(dispatcher, callback)):
+            raise PluginError(name_of(dispatcher), f"{callback} is async: it has to answer at once")

@@ -98,10 +98,14 @@ def on_stop(function: F) -> F:
 
 
 class FunctionDispatcher(Dispatcher):
-    """The dispatcher made of a module's decorated functions; *options* go to its @on_start."""
+    """The dispatcher made of a module's decorated functions; *options* go to its @on_start.
+
+    Its order is the module's ``mpmsgr_order``, if it has one.
+    """
 
     def __init__(self, module: ModuleType, options: Mapping[str, Any]) -> None:
         self.name = module.__name__
+        self.order = getattr(module, "mpmsgr_order", 0)
         self._options = dict(options)
         self._handlers: dict[int, Handler] = {}
         self._stateful: set[Handler] = set()

@@ -64,7 +64,8 @@ def declared(
     if max_attempts is not None and max_attempts < 0:
         raise ValueError(f"max_attempts is {max_attempts}: must be 0 (no limit) or more")
     soft, hard = _deadline(deadline)
-    return Handling(ordering, _key(key), soft, hard, max_attempts, streaming)
+    handling = Handling(ordering, _key(key), soft, hard, max_attempts, streaming)
+    return DEFAULT if handling == DEFAULT else handling  # the one that takes the short way
 
 
 def _key(key: str | slice | None) -> Key | None:

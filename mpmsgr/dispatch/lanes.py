@@ -6,6 +6,9 @@ another worker has much less to do, or when its worker is gone. A worker that co
 its share of lanes, one by one, while it has less to do than theirs: few messages that take long
 would never make the others look overloaded.
 
+Each worker takes a few more messages of the highest priority and of urgent lanes than its credit
+allows: they do not wait until it gets somewhere with all the others that it holds.
+
 What a worker holds has a *number* each, counted by both sides in the order it was handed out. By it
 a dead worker's counters page names the message that it was running, and a living one's, how far it
 got: what it has not begun can be taken back.
@@ -15,11 +18,13 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Collection, Iterator, Sequence, Sized
+from functools import partial
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from mpmsgr.dispatch.attempts import Again, charged, suspected
 from mpmsgr.dispatch.credit import Credit
 from mpmsgr.dispatch.queue import DispatchQueue
+from mpmsgr.wire.message import PRIO_HIGHEST
 
 T = TypeVar("T", bound=Sized)
 
@@ -31,6 +36,12 @@ _OVERLOAD, _OVERLOAD_US = 16, 1000.0
 _STUCK_AFTER = 200
 #: Messages that leave the queue in one turn of a lane.
 _RUN = 16
+#: Urgent messages that a worker takes beyond its credit; it gets them one by one.
+_EXTRA = 4
+#: Rank of what waits in an urgent lane: above every u16 priority.
+_URGENT = 1 << 16
+#: Room of a worker that takes nothing at all.
+_CLOSED = -(1 << 30)
 
 
 class Worker:
@@ -66,19 +77,20 @@ class Worker:
 
     @property
     def room(self) -> int:
-        """Messages it may take now."""
+        """Messages it may take now; not above 0: none, but for urgent ones."""
+        if self.retiring or self.recalled:
+            return _CLOSED
         credit = self.credit
-        if self.retiring or self.recalled or (self.held and self.held_bytes >= credit.nbytes):
-            return 0
-        return credit.messages - self.held
+        room = credit.messages - self.held
+        return min(room, 0) if self.held and self.held_bytes >= credit.nbytes else room
 
 
 class Lane(Generic[T]):
     """Messages handled one after the other. id: unique, orders lanes among each other.
 
     inflight: handed to `worker`, not completed, in order, numbers: their numbers; redo: to be
-    handed out again, before what waits; queued, queued_bytes: what waits in the queue; held:
-    nothing is to be handed out now; homeless: it was on a worker before, and is on none now.
+    handed out again, before what waits; queued, queued_bytes: what waits in the queue; urgent: it
+    waits before all others; held: nothing is to be handed out now; homeless: it was on a worker before, and is on none now.
     """
 
     __slots__ = (
@@ -90,18 +102,24 @@ class Lane(Generic[T]):
         "queued",
         "queued_bytes",
         "redo",
+        "urgent",
         "worker",
     )
 
     def __init__(self, id_: int) -> None:
         self.id = id_
         self.worker: Worker | None = None
-        self.held = self.homeless = False
+        self.held = self.homeless = self.urgent = False
         # Lists: an empty one takes 56 bytes, an empty deque 760, and most lanes are idle.
         self.inflight: list[T | Again[T]] = []
         self.numbers: list[int] = []
         self.redo: list[T | Again[T]] | None = None
         self.queued = self.queued_bytes = 0
+
+    @property
+    def waiting_count(self) -> int:
+        """How much is not handed out."""
+        return self.queued + len(self.redo or ())
 
     @property
     def waiting_bytes(self) -> int:
@@ -175,7 +193,7 @@ class Lanes(Generic[T]):
         if worker is self._late:
             self._late = None
         blame = charged if len(running) == 1 else suspected
-        lanes = sorted(worker.lanes, key=lambda lane: lane.id)
+        lanes = sorted(worker.lanes, key=_id)
         poisoned = []
         for lane in lanes:
             lane.worker, lane.homeless = None, True
@@ -194,6 +212,8 @@ class Lanes(Generic[T]):
         worker = self.workers.get(slot)
         if worker is not None:
             worker.retiring = True
+            if worker.reserved is not None:
+                self._unreserve(worker.reserved)
             if worker is self._late:
                 self._late = None
         return worker
@@ -204,35 +224,35 @@ class Lanes(Generic[T]):
 
     # where a lane goes
 
-    def place(self, lane: Lane[T]) -> Worker | None:
-        """The worker that takes the lane's next message now, or None: it has to wait."""
+    def place(self, lane: Lane[T], room: int = 1) -> Worker | None:
+        """The worker with *room* for the next messages of *lane*, or None: they have to wait."""
         if lane.held:
             return None
         worker = lane.worker
         if worker is not None:
-            if not lane.inflight and self._late is not None and self._take_over(lane, worker):
+            if not lane.inflight and self._late is not None and self._take_over(lane, worker, room):
                 return lane.worker
-            if lane.inflight or not self._overloaded(worker):
-                return worker if self._takes(worker, lane) else None
-        best = self._best(lane)
+            if lane.inflight or not self._overloaded(worker, room):
+                return worker if self._takes(worker, lane, room) else None
+        best = self._best(lane, room)
         if best is not None:
             self._move(lane, best)
         return best
 
-    def _takes(self, worker: Worker, lane: Lane[T]) -> bool:
-        return worker.room > 0 and worker.reserved in (None, lane)
+    def _takes(self, worker: Worker, lane: Lane[T], room: int) -> bool:
+        return worker.room >= room and worker.reserved in (None, lane)
 
-    def _best(self, lane: Lane[T]) -> Worker | None:
-        """The worker with the least to do, if it has room for *lane*."""
-        able = [w for w in self.workers.values() if self._takes(w, lane)]
+    def _best(self, lane: Lane[T], room: int) -> Worker | None:
+        """The worker with the least to do, if it has *room* for *lane*."""
+        able = [w for w in self.workers.values() if self._takes(w, lane, room)]
         return min(able, key=self._load, default=None)
 
-    def _take_over(self, lane: Lane[T], worker: Worker) -> bool:
+    def _take_over(self, lane: Lane[T], worker: Worker, room: int) -> bool:
         """Does the worker that came late take *lane* from *worker*?"""
         late = self._late
         if late is None or late is worker or late.held > worker.held:
             return False
-        if not self._takes(late, lane) or self._stuck(late):
+        if not self._takes(late, lane, room) or self._stuck(late):
             return False
         self._move(lane, late)
         late.wanted -= 1
@@ -240,8 +260,8 @@ class Lanes(Generic[T]):
             self._late = None
         return True
 
-    def _overloaded(self, worker: Worker) -> bool:
-        if worker.room <= 0 or worker.reserved is not None:
+    def _overloaded(self, worker: Worker, room: int) -> bool:
+        if worker.room < room or worker.reserved is not None:
             return True
         if not worker.held or len(self.workers) < 2:
             return False
@@ -294,14 +314,20 @@ class Lanes(Generic[T]):
             worker.reserved = None
         return done, nbytes
 
-    def wait(self, lane: Lane[T], items: Sequence[T]) -> None:
+    def wait(self, lane: Lane[T], items: Sequence[T | Again[T]]) -> None:
         """Keep *items* until a worker can take them."""
         for item in items:
+            if isinstance(item, Again):
+                lane.redo = [*(lane.redo or ()), item]
+                self._redo[lane] = None
+                continue
             priority, cost = self._urgency(item)
+            if lane.urgent:
+                priority += _URGENT
             self._queue.put(lane.id, priority, cost, item)
+            lane.queued += 1
             lane.queued_bytes += len(item)
-        if items:
-            lane.queued += len(items)
+        if lane.queued:
             self._queued[lane.id] = lane
 
     @property
@@ -312,6 +338,7 @@ class Lanes(Generic[T]):
     def hold(self, lane: Lane[T]) -> None:
         """Hand out nothing of *lane* until `release`."""
         lane.held = True
+        self._unreserve(lane)
         self._queue.park(lane.id)
 
     def release(self, lane: Lane[T]) -> None:
@@ -325,26 +352,36 @@ class Lanes(Generic[T]):
         """
         if self._redo:
             yield from self._runnable_again()
-        while self._queued and (room := self._room()):
-            found = self._queue.get_run(min(room, _RUN), self._is_placeable)
+        while self._queued and (room := min(self._room(), _RUN)):
+            found = self._queue.get_run(room, partial(self._is_placeable, room))
+            if found is None:
+                break
+            yield self._taken(found)
+        while self._queued and any(w.room > -_EXTRA for w in self.workers.values()):
+            is_placeable = partial(self._is_placeable, 1 - _EXTRA)
+            found = self._queue.get_run(1, is_placeable, least=PRIO_HIGHEST)
             if found is None:
                 return
-            lane_id, _, run = found
-            lane = self._queued[lane_id]
-            lane.queued -= len(run)
-            lane.queued_bytes -= sum(map(len, run))
-            if not lane.queued:
-                del self._queued[lane_id]
-            yield lane, list(run)
+            yield self._taken(found)
+
+    def _taken(self, found: tuple[int, int, list[T]]) -> tuple[Lane[T], list[T | Again[T]]]:
+        """What left the queue."""
+        lane_id, _, run = found
+        lane = self._queued[lane_id]
+        lane.queued -= len(run)
+        lane.queued_bytes -= sum(map(len, run))
+        if not lane.queued:
+            del self._queued[lane_id]
+        return lane, list(run)
 
     def _room(self) -> int:
         """What any worker can take that has room for a batch worth sending."""
         able = [room for w in self.workers.values() if (room := w.room) > w.credit.messages // 4]
         return min(able, default=0)
 
-    def _is_placeable(self, lane_id: int) -> bool:
+    def _is_placeable(self, room: int, lane_id: int) -> bool:
         lane = self._queued[lane_id]
-        return not lane.redo and self.place(lane) is not None
+        return not lane.redo and self.place(lane, room) is not None
 
     def _runnable_again(self) -> Iterator[tuple[Lane[T], list[T | Again[T]]]]:
         for lane in list(self._redo):
@@ -362,18 +399,23 @@ class Lanes(Generic[T]):
             yield lane, items
 
     def _place_alone(self, lane: Lane[T]) -> Worker | None:
-        """The worker where *lane* runs alone, once it holds nothing else."""
+        """The worker where *lane* runs alone, once it holds nothing else: the first that can."""
         if lane.held or lane.inflight:
             return None
-        worker = lane.worker
-        if worker is None or worker.reserved is not lane:
-            free = [w for w in self.workers.values() if not w.reserved and not w.retiring]
-            if not free:
-                return None
-            worker = min(free, key=self._load)
-            worker.reserved = lane
-            self._move(lane, worker)
+        free = [w for w in self.workers.values() if w.reserved in (None, lane) and not w.retiring]
+        if not free:
+            return None
+        worker = min(free, key=lambda w: (self._stuck(w), w.held, w.recalled, w is not lane.worker))
+        self._unreserve(lane)
+        worker.reserved = lane
+        self._move(lane, worker)
         return worker if not worker.held and worker.room > 0 else None
+
+    def _unreserve(self, lane: Lane[T]) -> None:
+        """No worker is kept free for *lane*, unless it runs there already."""
+        worker = lane.worker
+        if worker is not None and worker.reserved is lane and not lane.inflight:
+            worker.reserved = None
 
     # taking back
 
@@ -393,6 +435,7 @@ class Lanes(Generic[T]):
         """The first message in flight is to be run again, and its worker dropped what is behind."""
         again, *behind = lane.inflight
         self._take_back(lane, [charged(again, death=False), *behind], 0)
+        self._unreserve(lane)
 
     def recall(self, worker: Worker) -> None:
         """*worker* gets nothing until `resume`; see `take_back`."""
@@ -401,7 +444,7 @@ class Lanes(Generic[T]):
     def take_back(self, worker: Worker, begun: int) -> int:
         """Take back what *worker* has not begun: numbers above *begun*. Returns how many."""
         count = 0
-        for lane in list(worker.lanes):
+        for lane in sorted(worker.lanes, key=_id):
             keep = bisect_right(lane.numbers, begun)
             if keep < len(lane.inflight):
                 count += len(lane.inflight) - keep
@@ -424,17 +467,19 @@ class Lanes(Generic[T]):
 
     def take_waiting(self, lane: Lane[T]) -> list[T | Again[T]]:
         """What waits in *lane*, which then has nothing to wait for."""
-        waiting: list[T | Again[T]] = lane.redo or []
+        again: list[T | Again[T]] = lane.redo or []
         lane.redo = None
         self._redo.pop(lane, None)
-        worker = lane.worker
-        if worker is not None and worker.reserved is lane and not lane.inflight:
-            worker.reserved = None
-        if lane.queued:
-            waiting = waiting + self._queue.discard(lane.id)
-            lane.queued = lane.queued_bytes = 0
-            del self._queued[lane.id]
-        return waiting
+        self._unreserve(lane)
+        return again + self.take_queued(lane)
+
+    def take_queued(self, lane: Lane[T]) -> list[T | Again[T]]:
+        """The same without what is to be handed out again: that goes on waiting."""
+        if not lane.queued:
+            return []
+        lane.queued = lane.queued_bytes = 0
+        del self._queued[lane.id]
+        return [*self._queue.discard(lane.id)]
 
     def remove(self, lane: Lane[T]) -> None:
         """There is nothing of *lane* anywhere, and nothing will come."""
@@ -444,6 +489,10 @@ class Lanes(Generic[T]):
             lane.worker = None
         if lane.held:
             self.release(lane)
+
+
+def _id(lane: Lane[Any]) -> int:
+    return lane.id
 
 
 def _before_suspect(redo: Sequence[object], most: int) -> int:

@@ -42,7 +42,7 @@ class _SubQueue(Turns[K]):
 class _SubQueues(Generic[K]):
     """Sub-queues by priority; ready: those with a class that is not parked, ascending.
 
-    keep: so many sub-queues stay when they have become empty, since a new one takes 0.7 us.
+    keep: so many sub-queues stay when they have become empty: making one costs more than a put.
     """
 
     __slots__ = ("_keep", "by_priority", "ready")
@@ -53,7 +53,7 @@ class _SubQueues(Generic[K]):
         self.ready: list[_SubQueue[K]] = []
 
     def new(self, priority: int) -> _SubQueue[K]:
-        sub = self.by_priority[priority] = _SubQueue(self, priority)
+        self.by_priority[priority] = sub = _SubQueue(self, priority)
         return sub
 
     def fill(self, sub: _SubQueue[K]) -> None:
@@ -135,8 +135,8 @@ class PrioritizedQueue(Generic[K, T]):
 
         A class that is refused keeps its turn, and is asked before others next time. Within one
         call, *eligible* must not change its mind about a class. It may park the class that it
-        refuses, which is then not asked again: the way to go where many classes are blocked, since
-        each refusal costs about as much as a get.
+        refuses, which is then not asked again until it is unparked: the way to go where many
+        classes are blocked, since each refusal costs about as much as a get.
         """
         passed: list[K] = []
         try:
@@ -148,14 +148,17 @@ class PrioritizedQueue(Generic[K, T]):
             if passed:
                 self._back(passed)
 
-    def dequeue_run(self, limit: int, eligible: Callable[[K], bool] | None = None) -> list[T]:
+    def dequeue_run(
+        self, limit: int, eligible: Callable[[K], bool] | None = None, least: int = 0
+    ) -> list[T]:
         """Like `dequeue`, but up to *limit* items of one class and priority in a single turn.
 
-        Weighted ones come alone. Empty if there is none.
+        Weighted ones come alone. least: only of strict priorities from there on, if it is not 0.
+        Empty if there is none.
         """
         passed: list[K] = []
         try:
-            sub = self._choose(eligible, passed)
+            sub = self._choose(eligible, passed, least)
             if sub is None:
                 return []
             if sub.home is self._weighted:
@@ -232,13 +235,17 @@ class PrioritizedQueue(Generic[K, T]):
             sub.home.fill(sub)
         sub.add(cls)
 
-    def _choose(self, eligible: Callable[[K], bool] | None, passed: list[K]) -> _SubQueue[K] | None:
+    def _choose(
+        self, eligible: Callable[[K], bool] | None, passed: list[K], least: int = 0
+    ) -> _SubQueue[K] | None:
         """The sub-queue to take from; its next class is one that can run."""
         strict, weighted = self._strict.ready, self._weighted.ready
-        while strict:
+        while strict and strict[-1].priority >= least:
             sub = strict[-1]
             if eligible is None or self._pass_over(sub, eligible, passed):
                 return sub
+        if least:
+            return None
         best = None
         for sub in weighted.copy():
             if eligible is None or self._pass_over(sub, eligible, passed):
@@ -319,10 +326,10 @@ class DispatchQueue(PrioritizedQueue[K, tuple[K, int, T]]):
         return self.dequeue(eligible)
 
     def get_run(
-        self, limit: int, eligible: Callable[[K], bool] | None = None
+        self, limit: int, eligible: Callable[[K], bool] | None = None, least: int = 0
     ) -> tuple[K, int, list[T]] | None:
         """Up to *limit* items of one class and priority: see `dequeue_run`."""
-        run = self.dequeue_run(limit, eligible)
+        run = self.dequeue_run(limit, eligible, least)
         return (run[0][0], run[0][1], [item for _, _, item in run]) if run else None
 
     def has(self, cls: K) -> bool:

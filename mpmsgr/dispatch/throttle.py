@@ -38,6 +38,17 @@ class Throttle(Generic[W]):
         """Is half of the maximum held? Never, if disabled."""
         return self.max != 0 and self.current >= self.max // 2
 
+    def limit(self, urgent: bool) -> int:
+        """How much may be held before the next request has to wait."""
+        return self.max if urgent else max(self.max - self.reserve, 0)
+
+    def is_full(self, urgent: bool = False) -> bool:
+        """Would a request for nothing have to wait: is there too much held, or someone ahead?"""
+        return self._is_someone_ahead(urgent) or self.must_wait(0, urgent)
+
+    def _is_someone_ahead(self, urgent: bool) -> bool:
+        return bool(self._urgent or (self._ordinary and not urgent))
+
     def must_wait(self, amount: int, urgent: bool = False) -> bool:
         """Is there no room for *amount*?
 
@@ -46,7 +57,7 @@ class Throttle(Generic[W]):
         """
         if not self.max:
             return False
-        limit = self.max if urgent else max(self.max - self.reserve, 0)
+        limit = self.limit(urgent)
         if amount <= limit and self.current + amount > limit:
             return True
         return amount >= limit and self.current > limit
@@ -65,8 +76,7 @@ class Throttle(Generic[W]):
 
     def get_or_fail(self, amount: int, urgent: bool = False) -> bool:
         """Take *amount*; False if there is no room or someone is ahead."""
-        ahead = self._urgent or (self._ordinary and not urgent)
-        if ahead or self.must_wait(amount, urgent):
+        if self._is_someone_ahead(urgent) or self.must_wait(amount, urgent):
             self.full_count += 1
             return False
         self.take(amount)
@@ -79,21 +89,25 @@ class Throttle(Generic[W]):
 
     def put(self, amount: int) -> list[W]:
         """Give *amount* back; returns the waiters that go on."""
+        self.give_back(amount)
+        return self.go_on()
+
+    def give_back(self, amount: int) -> None:
+        """The same, but who goes on by it is for `go_on` to say."""
         self.current = max(self.current - amount, 0)
-        return self._go_on()
 
     def reset_max(self, max: int) -> list[W]:
         """Set a new maximum; returns the waiters that go on."""
         self.max = max
-        return self._go_on()
+        return self.go_on()
 
     def leave(self, waiter: W) -> list[W]:
         """*waiter* waits no more, if it did; returns those that go on, since it was in the way."""
         self._urgent.pop(waiter, None)
         self._ordinary.pop(waiter, None)
-        return self._go_on()
+        return self.go_on()
 
-    def _go_on(self) -> list[W]:
+    def go_on(self) -> list[W]:
         """Give the first waiters what they wait for, as far as there is room."""
         gone: list[W] = []
         while self._urgent or self._ordinary:

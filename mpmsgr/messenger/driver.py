@@ -14,6 +14,7 @@ from mpmsgr.messenger.timers import Timers
 from mpmsgr.messenger.transport import PipeTransport
 from mpmsgr.session.actions import (
     Answered,
+    Arrived,
     Close,
     Deliver,
     Dial,
@@ -24,6 +25,7 @@ from mpmsgr.session.actions import (
     Full,
     Place,
     Report,
+    StayPaused,
     Wake,
     Write,
 )
@@ -66,6 +68,7 @@ class Driver:
         endpoint.claims_above = sink.claims_above
         self.buffer = memoryview(bytearray(_RECEIVE_BUFFER))
         self._short = self.buffer[:_SHORT_READ]
+        self._usual = self.buffer
         self.on_answer: Callable[[Session], None] = lambda session: None
         self.advertise = advertise
         self._loop = asyncio.get_running_loop()
@@ -75,7 +78,8 @@ class Driver:
         self._timers = Timers(self._woken)
         self._dials: dict[Pipe, asyncio.Task[None]] = {}
         self._transports: set[PipeTransport] = set()
-        self._placeless: set[Pipe] = set()  # their next message waits for `grant`
+        self._claiming: set[Pipe] = set()  # a place was asked for what they bring
+        self._placeless: set[Pipe] = set()  # and it waits for `grant`
         self._all_gone = asyncio.Event()
         self._executing = False
         self._closed = False
@@ -89,6 +93,8 @@ class Driver:
             Wake: self._wake,
             Deliver: self._deliver,
             Place: self._place,
+            Arrived: self._arrived,
+            StayPaused: self._stay_paused,
             Event: self._event,
             Answered: self._answered,
             Full: self._full,
@@ -105,7 +111,11 @@ class Driver:
     def receive_buffer(self, pipe: Pipe | None) -> memoryview:
         """Where the next bytes of *pipe* go, unless they are of a message that has its place."""
         stage = pipe.established if pipe is not None else None
-        return self._short if stage is not None and stage.parser.expects_large else self.buffer
+        return self._short if stage is not None and stage.parser.expects_large else self._usual
+
+    def read_briefly(self, brief: bool) -> None:
+        """Read little at a time: for as long as there is hardly room for what comes."""
+        self._usual = self._short if brief else self.buffer
 
     def wrap(self, transport: asyncio.Transport, pipe: Pipe) -> asyncio.Transport:
         """What is written to instead of *transport*."""
@@ -154,7 +164,16 @@ class Driver:
 
     def pause_reading(self, session: Session, reason: Pause) -> None:
         """Stop reading *session* for one more *reason*; its silence is not held against it."""
+        before = session.paused
         session.paused |= reason
+        if not before:
+            self.endpoint.paused(session, self.now())
+        self._stop_reading(session)
+
+    def _stay_paused(self, action: StayPaused) -> None:
+        self._stop_reading(action.session)
+
+    def _stop_reading(self, session: Session) -> None:
         transport = session.pipe.handle if session.pipe else None
         if isinstance(transport, PipeTransport):
             transport.pause_reading()
@@ -174,7 +193,7 @@ class Driver:
     def grant(self, pipe: Pipe, place: memoryview) -> bool:
         """Now there is *place* (or HEAP) for the message of *pipe*: read on.
 
-        False: too late, the pipe is gone; then `Sink.unplace` is not called any more.
+        False: too late, the pipe is gone.
         """
         if pipe not in self._placeless:
             return False
@@ -186,6 +205,7 @@ class Driver:
         pipe = action.pipe
         if pipe.closed or pipe.session is None:
             return
+        self._claiming.add(pipe)
         place = self.sink.place(pipe, action.size, action.lead)
         if place is None:
             self._placeless.add(pipe)
@@ -193,10 +213,16 @@ class Driver:
         else:
             pipe.land(None if place is HEAP else place)
 
+    def _arrived(self, action: Arrived) -> None:
+        self._unplace(action.pipe)
+
     def _unplace(self, pipe: Pipe) -> None:
+        if pipe not in self._claiming:
+            return
+        self._claiming.discard(pipe)
         if pipe in self._placeless:
             self._wait_no_more(pipe)
-            self.sink.unplace(pipe)
+        self.sink.unplace(pipe)
 
     def _wait_no_more(self, pipe: Pipe) -> None:
         self._placeless.discard(pipe)

@@ -15,11 +15,12 @@ from typing import Any
 
 from mpmsgr.config import Settings, resolve_ways
 from mpmsgr.control import MAX_ERROR_TEXT, ControlChannel
-from mpmsgr.dispatch.plugins import load_chain
+from mpmsgr.dispatch.plugins import load_chain, load_io_chain
 from mpmsgr.errors import PluginError
 from mpmsgr.logs import setup_logging
 from mpmsgr.loop import relax_collector, run
 from mpmsgr.messenger.messenger import Messenger
+from mpmsgr.pool.fast import FastService
 from mpmsgr.pool.front import PoolFront
 from mpmsgr.pool.io_memory import IoMemory
 from mpmsgr.pool.layout import SlotLayout
@@ -117,17 +118,28 @@ class IoProcess:
             first_id=(self._incarnation << 32) + 1,
             sink=self._front,
             injection=Injection.from_table(settings.inject) if settings.inject else None,
+            send_priority=ways.send_priority,
+            fast_budget_s=settings.fast_budget_s,
+            dispatch_bytes=settings.dispatch_bytes,
         )
         messenger.start()
         if self._front is not None:
             self._front.attach(messenger.driver)
         else:
-            chain = load_chain(settings.modules, settings.options, settings.app_dir)
-            await messenger.use_chain(chain)
+            options = settings.options_of(settings.modules)
+            await messenger.use_chain(load_chain(settings.modules, options, settings.app_dir))
+        if settings.io_modules:
+            await self._use_io_modules(messenger, settings)
         listeners = [socket.socket(fileno=fd) for fd in packet["listen_fds"]]
         addrs = messenger.listen(listeners)
         relax_collector()
         self._channel.send("ready", addrs=[str(addr) for addr in addrs])
+
+    async def _use_io_modules(self, messenger: Messenger, settings: Settings) -> None:
+        options = settings.options_of(settings.io_modules)
+        chain = load_io_chain(settings.io_modules, options, settings.app_dir)
+        fast = FastService(messenger, self._front) if self._front is not None else None
+        await messenger.use_io_chain(chain, fast.connection_of if fast else None)
 
     @staticmethod
     def _map(settings: Settings, packet: Packet) -> IoMemory | None:

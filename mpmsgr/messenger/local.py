@@ -14,11 +14,14 @@ from mpmsgr.dispatch.serial import HELD, STOPPED, Serial
 from mpmsgr.errors import SessionReset
 from mpmsgr.messenger.connection import LocalConnection, MessengerConnection
 from mpmsgr.messenger.groups import Groups
+from mpmsgr.messenger.in_work import InWork
 from mpmsgr.messenger.runner import Item, Runner
-from mpmsgr.messenger.sink import Sink
+from mpmsgr.messenger.sink import HEAP, Sink
+from mpmsgr.messenger.throttles import CLAIMS_ABOVE
 from mpmsgr.messenger.ticker import Ticker
 from mpmsgr.session.actions import Event, EventKind
 from mpmsgr.session.handled import HandledPrefix
+from mpmsgr.session.pipe import Pipe
 from mpmsgr.session.session import Session
 from mpmsgr.wire.crc import Bytes
 from mpmsgr.wire.message import Message
@@ -35,7 +38,7 @@ class LocalSink(Sink):
     connection_of(session): its connection, made when it is first asked for; overrun(session): it
     is full, and more of its requests wait than we want to keep; on_handled(session, seq, prefix): a
     message of a session whose acks wait for that; service: for @every functions, caller: stands for
-    the connection that their calls do not have.
+    the connection that their calls do not have; in_work: who has to know what is, if it is bounded.
     """
 
     def __init__(
@@ -46,7 +49,10 @@ class LocalSink(Sink):
         on_handled: Callable[[Session, int, HandledPrefix], None],
         service: Service,
         caller: LocalConnection,
+        in_work: InWork | None,
     ) -> None:
+        self.claims_above = CLAIMS_ABOVE if in_work is not None else 0
+        self._in_work = in_work
         self._overrun = overrun
         self._on_handled = on_handled
         self._caller = caller
@@ -65,15 +71,41 @@ class LocalSink(Sink):
 
     def deliver(self, session: Session, raws: list[Bytes]) -> None:
         """See `Sink`."""
-        con = self._connection_of(session)
         nonce = session.peer_addr.nonce
-        for raw in raws:
-            m = decode_raw(raw, nonce)
+        self._deliver(session, [decode_raw(raw, nonce) for raw in raws])
+
+    def take(self, session: Session, raws: list[Bytes], messages: Sequence[Message | None]) -> None:
+        """See `Sink`."""
+        nonce = session.peer_addr.nonce
+        pairs = zip(raws, messages, strict=True)
+        self._deliver(session, [m or decode_raw(raw, nonce) for raw, m in pairs])
+
+    def _deliver(self, session: Session, messages: list[Message]) -> None:
+        con = self._connection_of(session)
+        for m in messages:
             if session.handled is not None:
                 self._owed[m] = session, session.handled
             self.dispatch(con, m)
         if con.held_bytes > session.held_limit:
             self._overrun(session)
+        if self._in_work is not None:
+            self._in_work.came(con)
+
+    def place(self, pipe: Pipe, size: int, lead: int) -> memoryview | None:
+        """See `Sink`."""
+        if self._in_work is None or pipe.session is None:
+            return HEAP
+        return self._in_work.place(self._connection_of(pipe.session), pipe, size, lead)
+
+    def unplace(self, pipe: Pipe) -> None:
+        """See `Sink`."""
+        if self._in_work is not None:
+            self._in_work.throttles.unclaim(pipe)
+
+    def read_on(self, con: MessengerConnection) -> None:
+        """What *con* waits for may be behind messages for which there is no room."""
+        if self._in_work is not None:
+            self._in_work.read_on(con)
 
     def dispatch(self, con: LocalConnection, m: Message) -> None:
         """One message, decoded."""
@@ -82,6 +114,8 @@ class LocalSink(Sink):
         else:
             if con.lane.blocked & HELD:
                 con.held_bytes += m.size
+            elif self._in_work is not None and isinstance(con, MessengerConnection):
+                self._in_work.add(con, m)
             self._submit(self._lane_of(con, m), con, m)
 
     def _lane_of(self, con: LocalConnection, m: Message) -> Serial:
@@ -111,6 +145,7 @@ class LocalSink(Sink):
             con.was_reset(error, final=kind is EventKind.RESET, kept=event.kept)
         if kind is EventKind.RESET:
             self.groups.ended(event.session)
+            self.read_on(con)
         if kind is EventKind.REMOTE_RESET or (kind is EventKind.RESET and event.session.lossy):
             self._discard(con)
         self._submit(con.lane, con, kind.value)
@@ -128,6 +163,7 @@ class LocalSink(Sink):
         con = self._connection_of(session)
         if session.full:  # by now
             con.lane.blocked |= HELD
+            self.read_on(con)
             return
         con.held_bytes = 0
         con.has_room()
@@ -139,8 +175,10 @@ class LocalSink(Sink):
         await self._idle.wait()
 
     def close(self) -> None:
-        """No more calls of @every functions."""
+        """No more calls of @every functions, and nobody waits to be read on."""
         self._ticker.close()
+        if self._in_work is not None:
+            self._in_work.throttles.close()
 
     # @every
 
@@ -160,6 +198,9 @@ class LocalSink(Sink):
         """See `Host`."""
 
     def suspended(self, run: Invocation) -> None:
+        """See `Host`."""
+
+    def resumed(self, number: int) -> None:
         """See `Host`."""
 
     def completed(self, run: Invocation) -> None:
@@ -192,6 +233,8 @@ class LocalSink(Sink):
 
     def _forget(self, items: Sequence[Item]) -> None:
         self._running -= len(items)
+        if self._in_work is not None:
+            self._in_work.remove(items)
         if self._owed:
             for item in items:
                 self._handled(item)

@@ -13,30 +13,38 @@ from mpmsgr.wire.crc import Bytes
 from mpmsgr.wire.v1.parcel import encode_parts
 
 if TYPE_CHECKING:
-    from mpmsgr.messenger.connection import LocalConnection
     from mpmsgr.messenger.messenger import Messenger
+    from mpmsgr.session.session import Session
 
 
 class LocalGroup(Group):
-    """See `Group`. What a handler does to it is held until it completes, as what it sends is."""
+    """See `Group`. What a handler does to it is held until it completes, as what it sends is.
+
+    session: whose connection it was got from.
+    """
 
     def __init__(
-        self, name: str, messenger: Messenger, groups: Groups, con: LocalConnection | None
+        self, name: str, messenger: Messenger, groups: Groups, session: Session | None
     ) -> None:
         super().__init__(name)
         self._messenger = messenger
         self._groups = groups
-        self._con = con
+        self._session = session
 
     def join(self) -> None:
         """See `Group.join`."""
-        session = self._messenger.session_of(self._con)
+        session = self._member()
         self._do(lambda: self._groups.join(self.name, session))
 
     def leave(self) -> None:
         """See `Group.leave`."""
-        session = self._messenger.session_of(self._con)
+        session = self._member()
         self._do(lambda: self._groups.leave(self.name, session))
+
+    def _member(self) -> Session:
+        if self._session is None:
+            raise ValueError(f"group {self.name!r} was not got from a peer's connection")
+        return self._session
 
     def send(self, m: Any, data: Bytes = b"") -> None:
         """See `Group.send`."""
@@ -50,7 +58,6 @@ class LocalGroup(Group):
         driver = self._messenger.driver
         self._groups.send(driver, self.name, head, body)
         driver.run()
-
 
     def _do(self, act: Callable[[], object], nbytes: int = 0) -> None:
         run = self._messenger.holder()
@@ -71,7 +78,5 @@ class LocalService(Service):
         return self._messenger.group(name)
 
     def connection(self, id_: int) -> Connection:
-        """See `Service.connection`. Raises KeyError when there is none with this id."""
-        messenger = self._messenger
-        return messenger.connection_of(messenger.endpoint.registry.sessions[id_])
-
+        """See `Service.connection`."""
+        return self._messenger.connection(id_)

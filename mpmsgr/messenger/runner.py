@@ -8,26 +8,27 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import copy_context
 from functools import partial
+from time import monotonic
 from typing import Generic, Protocol, TypeVar
 
-from mpmsgr.dispatch.chain import CALLBACKS, Chain
+from mpmsgr.dispatch.chain import CALLBACKS, Chain, name_of
 from mpmsgr.dispatch.codes import ErrorCode
 from mpmsgr.dispatch.connection import Connection
 from mpmsgr.dispatch.dispatcher import Dispatcher, Result
 from mpmsgr.dispatch.group import Service
 from mpmsgr.dispatch.handling import DEFAULT
 from mpmsgr.dispatch.invocation import CURRENT, Invocation
-from mpmsgr.dispatch.payload import PayloadError, error_reply, wants_error
 from mpmsgr.dispatch.serial import RUNNING, Serial
 from mpmsgr.dispatch.state import StateError
-from mpmsgr.dispatch.verdicts import Poison, Reject, Retry, Verdict
-from mpmsgr.errors import RemoteError
+from mpmsgr.dispatch.verdicts import Poison, Retry, Verdict
+from mpmsgr.logs import RateLimit
+from mpmsgr.messenger.refusals import refuse, refuse_failed
 from mpmsgr.wire.message import Message
 
 log = logging.getLogger("mpmsgr.dispatch")
 
-#: Longest text of an error reply, in characters.
-MAX_ERROR_TEXT = 4096
+#: Lines about messages that nobody handles are at least so far apart, in seconds.
+_UNHANDLED_EVERY_S = 5.0
 #: A message, or the name of an event.
 Item = Message | str
 
@@ -42,6 +43,9 @@ class Host(Protocol):
 
     def suspended(self, run: Invocation) -> None:
         """It goes on in a task."""
+
+    def resumed(self, number: int) -> None:
+        """Item *number*, which had to wait in its lane, begins now; 0: no more of them do."""
 
     def completed(self, run: Invocation) -> None:
         """It has completed: what it sent may leave, with the change of the state."""
@@ -62,11 +66,14 @@ class Runner(Generic[C]):
     A callback's exception is logged with its traceback and becomes an error reply where the
     message is a request; it never goes further. What it sent before is dropped.
     running: the callback that has the thread; what goes on in a task is in CURRENT there.
+    unhandled: messages that no dispatcher took.
     """
 
     def __init__(self, chain: Chain, host: Host, service: Service) -> None:
         self.chain = chain
         self.running: Invocation | None = None
+        self.unhandled = 0
+        self._rate = RateLimit(_UNHANDLED_EVERY_S)
         self._spare: Invocation | None = None
         self._host = host
         self._service = service
@@ -123,11 +130,13 @@ class Runner(Generic[C]):
         lane.blocked &= ~reason
         while lane.waiting and not lane.blocked:
             con, item, number = lane.waiting.popleft()
+            self._host.resumed(number)
             self.submit(lane, con, item, number)  # type: ignore[arg-type]
+        self._host.resumed(0)
 
-    async def start(self) -> None:
-        """Call every dispatcher's on_start."""
-        for dispatcher in self.chain:
+    async def start(self, chain: Chain | None = None) -> None:
+        """Call on_start of every dispatcher, or of those in *chain*."""
+        for dispatcher in self.chain if chain is None else chain:
             await _maybe(dispatcher.on_start())
             self._started.append(dispatcher)
 
@@ -194,36 +203,26 @@ class Runner(Generic[C]):
             self._failed(run, m, err)
 
     def _unhandled(self, con: Connection, m: Message) -> None:
-        log.warning("nobody handles message type %#x from %s", m.type, con)
+        self.unhandled += 1
         text = f"nobody handles message type {m.type:#x}"
-        _refuse(con, m, ErrorCode.UNHANDLED, text)
+        held = self._rate.allows("unhandled", monotonic())
+        if held is not None:
+            more = f" ({held} lines like this held back)" if held else ""
+            log.warning("%s from %s%s", text, con, more)
+        refuse(con, m, ErrorCode.UNHANDLED, text)
 
     def _failed(self, run: Invocation, m: Message, err: BaseException) -> None:
-        con = run.con
         run.plain = False
         run.undo()
         self._host.undone(run)
-        if isinstance(err, Verdict):
-            self._verdict(run, m, err)
-        elif isinstance(err, RemoteError):
-            _refuse(con, m, err.code, err.text)
-        elif isinstance(err, PayloadError):
-            log.warning("%s from %s", err, con)
-            _refuse(con, m, ErrorCode.BAD_PAYLOAD, err.text)
+        if isinstance(err, Retry):
+            run.again_in = err.after
+        elif isinstance(err, Poison):
+            log.warning("type %#x, tid %d of %s: %s", m.type, m.tid, run.con, err.reason)
+            self._host.poisoned(run, err.reason)
+            refuse(run.con, m, ErrorCode.QUARANTINED, f"poison: {err.reason}")
         else:
-            log.error("handler of type %#x failed, tid %d of %s", m.type, m.tid, con, exc_info=err)
-            text = f"handler failed: {type(err).__name__}: {err}"
-            _refuse(con, m, ErrorCode.HANDLER_FAILED, text)
-
-    def _verdict(self, run: Invocation, m: Message, verdict: Verdict) -> None:
-        if isinstance(verdict, Retry):
-            run.again_in = verdict.after
-        elif isinstance(verdict, Poison):
-            log.warning("type %#x, tid %d of %s: %s", m.type, m.tid, run.con, verdict.reason)
-            self._host.poisoned(run, verdict.reason)
-            _refuse(run.con, m, ErrorCode.QUARANTINED, f"poison: {verdict.reason}")
-        elif isinstance(verdict, Reject):
-            _refuse(run.con, m, verdict.code, verdict.reason)
+            refuse_failed(run.con, m, err)
 
     # events
 
@@ -313,15 +312,5 @@ class Runner(Generic[C]):
             log.error("%s of %s: %s", run.item, run.con, err)
 
 
-def _refuse(con: Connection, m: Message, code: int, text: str) -> None:
-    if wants_error(m.type, m.tid):
-        con.send_message(error_reply(m.tid, m.priority, code, text[:MAX_ERROR_TEXT]))
-
-
 async def _maybe(result: object) -> object:
     return await result if inspect.isawaitable(result) else result
-
-
-def name_of(dispatcher: Dispatcher) -> str:
-    """What to call *dispatcher* in a log."""
-    return str(getattr(dispatcher, "name", type(dispatcher).__qualname__))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, Protocol
 
 from mpmsgr.session.actions import Event
 from mpmsgr.session.pipe import Pipe
 from mpmsgr.session.session import Session
 from mpmsgr.wire.crc import Bytes
+from mpmsgr.wire.message import Message
 
 #: Answer of `Sink.place`: none of ours, receive it into memory of its own.
 HEAP: Final = memoryview(b"")
@@ -25,6 +27,10 @@ class Sink(Protocol):
     def deliver(self, session: Session, raws: list[Bytes]) -> None:
         """Raw messages of *session*, in order."""
 
+    def take(self, session: Session, raws: list[Bytes], messages: Sequence[Message | None]) -> None:
+        """The same; *messages* are the decoded ones, where that is done already."""
+        self.deliver(session, raws)
+
     def event(self, event: Event) -> None:
         """A session's event, in order with its messages."""
 
@@ -32,7 +38,7 @@ class Sink(Protocol):
         """The outbox of *session* is full: its new requests wait, until it has room again."""
 
     def place(self, pipe: Pipe, size: int, lead: int) -> memoryview | None:
-        """A place for the raw message of *size* bytes, *lead* of them before its data.
+        """Room, and a place, for the raw message of *size* bytes, *lead* of them before its data.
 
         A writable view of that size, which is what `deliver` gets when the message is whole (and
         forgotten when its socket breaks before, or it turns out to be a repeat); HEAP; or None:
@@ -42,7 +48,9 @@ class Sink(Protocol):
         return HEAP
 
     def unplace(self, pipe: Pipe) -> None:
-        """*pipe* is gone, and waits for a place no longer."""
+        """The message of *pipe* for which a place was asked is over, waited for or not: it is here
+        (`deliver` follows, unless it is a repeat), or will never be. Called once per `place`.
+        """
         return
 
     async def drain(self) -> None:

@@ -15,6 +15,8 @@ I/O process -> worker
         WELCOME   [[offset, length], ...] of the worker's arena that are still in use
         FREED     [offset, ...] of its arena that are not in use any more
         ANSWERS   [[connection id, raw], ...] replies to requests of handlers
+        PUSHED    [[token, there and queued], ...] of "push"; if its outbox is full also the peer's
+                  address, bytes in the outbox, their limit
         RECALLED  epoch: what came up to the end of this frame and is not begun is void
 
 worker -> I/O process
@@ -35,7 +37,11 @@ worker -> I/O process
         or, in order with these,
                  ["join", group, connection id]  ["leave", group, connection id]
                  ["group", group, head, body]    ["request", connection id, tid, head, body]
+                 ["push", connection id, token, head, body]      with an answer (PUSHED)
+                 ["push", connection id, token]                  only the answer: is it there?
                  ["down", connection id]         mark_down
+                 ["disposable", connection id]   mark_disposable
+                 ["keepalive", connection id]    send_keepalive
                  ["ended", [offset, ...]]        views of the ingress arena that are gone
     STOPPED   payload = [epoch, number]: nothing from item *number* on was run before RECALLED
     BYE       payload = nil                 nothing more will come
@@ -59,7 +65,8 @@ from mpmsgr.wire.crc import Bytes
 
 READY, BATCH, STOPPED, BYE = range(4)
 ROUTES, EVERY, NUMBER = "routes", "every", "number"
-WELCOME, FREED, ANSWERS, RECALLED = "welcome", "freed", "answers", "recalled"
+WELCOME, FREED, RECALLED = "welcome", "freed", "recalled"
+ANSWERS, PUSHED = "answers", "pushed"
 PUSHES, ASKS, STATE, RETRY, POISON = range(5)
 INGRESS, EGRESS = range(2)
 

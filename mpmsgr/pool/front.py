@@ -12,7 +12,9 @@ from mpmsgr.dispatch.handling import Handling
 from mpmsgr.dispatch.lanes import Worker
 from mpmsgr.dispatch.routes import Routes
 from mpmsgr.messenger.driver import Driver
+from mpmsgr.messenger.groups import Groups
 from mpmsgr.messenger.sink import HEAP, Sink
+from mpmsgr.messenger.throttles import CLAIMS_ABOVE, Throttles
 from mpmsgr.messenger.ticker import Ticker
 from mpmsgr.pool.casualties import Casualties
 from mpmsgr.pool.envelope import (
@@ -49,7 +51,7 @@ from mpmsgr.pool.seat import Seat
 from mpmsgr.pool.work import Work
 from mpmsgr.session.actions import Event, EventKind
 from mpmsgr.session.pipe import Pipe
-from mpmsgr.session.session import Pause, Session
+from mpmsgr.session.session import Session
 from mpmsgr.wire.crc import Bytes
 from mpmsgr.wire.v1.parcel import raw_ids
 
@@ -63,7 +65,7 @@ class PoolFront(Sink):
     """Sink of the I/O process's messenger.
 
     incarnation: of this I/O process; credit: messages a worker may hold at most; dispatch_bytes:
-    messages held here and in workers, above which sessions that bring more are not read; memory:
+    of messages here and in workers, above which sessions that bring more are not read; memory:
     what is shared with workers, None: everything travels in frames; max_attempts: deaths of workers
     that a message may cause, 0 = any number; quarantine: where it goes then; lease_max_age_s: above
     that a worker which keeps a lease is recycled; recycle(slot, generation, why): see to that.
@@ -82,18 +84,17 @@ class PoolFront(Sink):
         lease_max_age_s: float = 300.0,
         recycle: Callable[[int, int, str], None] = lambda slot, generation, why: None,
     ) -> None:
-        self.claims_above = memory.threshold if memory is not None else 0
+        self.claims_above = max(memory.threshold, 1) if memory is not None else CLAIMS_ABOVE
+        self.throttles = Throttles(dispatch_bytes, self._place)
         self._incarnation = incarnation
-        self._limit = dispatch_bytes
         self._memory = memory
         self._quarantine = quarantine or Quarantine(None)
         self._lease_max_age_s = lease_max_age_s
         self._recycle = recycle
-        self._work = Work(credit, max_attempts, memory, self._send)
+        self._work = Work(credit, max_attempts, memory, self.throttles, self._send)
         self._lanes = self._work.lanes
         self._by_id = self._work.board.by_id
         self._newest: dict[int, int] = {}  # by slot: the generation that came last, or died last
-        self._paused: set[Session] = set()
         self._loop = asyncio.get_running_loop()
         self._link = Link.router(endpoint, self._received)
         self._recalls = Recalls(self._lanes, self._work.seats, self._pump)
@@ -106,6 +107,7 @@ class PoolFront(Sink):
     def attach(self, driver: Driver) -> None:
         """Replies leave through *driver*."""
         self._driver = driver
+        self.throttles.attach(driver)
         if self._memory is not None:
             self._work.ingress = Ingress(self._memory.ingress, driver.grant, driver.now)
             self._upkeep = self._loop.call_later(_UPKEEP_S, self._look_after)
@@ -116,6 +118,15 @@ class PoolFront(Sink):
     def pushes_dropped(self) -> int:
         """Pushes to connections that were gone."""
         return self._replies.pushes_dropped
+
+    @property
+    def groups(self) -> Groups:
+        """Of connections."""
+        return self._replies.groups
+
+    def lane_of(self, session: Session) -> SessionLane:
+        """The lane of *session*."""
+        return session.connection or self._work.board.new_session(session)
 
     # sink
 
@@ -128,11 +139,11 @@ class PoolFront(Sink):
         if lane.requests:
             items = self._without_answers(lane, items)
         self._work.route(lane, items)
+        throttles = self.throttles
         if lane.holds & FULL:
-            self._hold(lane, sum(map(len, raws)))
-        elif self._work.nbytes > self._limit:
-            self._paused.add(session)
-            self._driver.pause_reading(session, Pause.DISPATCH)
+            self._hold(lane, len(items), sum(map(len, items)))
+        elif throttles.dispatch.current > throttles.quick and not lane.is_awaited:
+            throttles.came(session)
 
     def _settled(self, raw: Bytes) -> Any:
         """*raw* in the arena where it landed, or as bytes."""
@@ -148,9 +159,8 @@ class PoolFront(Sink):
         if session.full:
             self._work.hold(lane, FULL)
             self._work.tell.renew(lane)
-            self._paused.discard(session)
-            self._driver.resume_reading(session, Pause.DISPATCH)
-            self._hold(lane, lane.waiting_bytes)
+            self.throttles.let_through(session)
+            self._hold(lane, lane.waiting_count, lane.waiting_bytes)
         else:
             self._work.let_go(lane, FULL)
             self._work.tell.renew(lane)
@@ -158,21 +168,24 @@ class PoolFront(Sink):
             self._work.sort(lane)
         self._pump()
 
-    def _hold(self, lane: SessionLane, size: int) -> None:
-        """*size* bytes more wait for the acks that empty a full session's outbox.
+    def _hold(self, lane: SessionLane, count: int, nbytes: int) -> None:
+        """*count* messages more wait for the acks that empty a full session's outbox.
 
         It is read on, since those acks are behind its requests; and what waits has a limit of its
         own, so that one peer that reads no replies does not stop all the others.
         """
-        lane.held_bytes += size
-        self._work.nbytes -= size
         session = lane.session
+        lane.held_count += count
+        lane.held_bytes += nbytes
+        self.throttles.dispatch.current -= nbytes
+        self.throttles.gave_back(session, count, nbytes)
         if lane.held_bytes > session.held_limit:
             self._driver.endpoint.overrun(session, self._driver.now())
 
     def _hold_no_more(self, lane: SessionLane) -> None:
-        self._work.nbytes += lane.held_bytes
-        lane.held_bytes = 0
+        self.throttles.dispatch.current += lane.held_bytes
+        self.throttles.took(lane.session, lane.held_count, lane.held_bytes)
+        lane.held_count = lane.held_bytes = 0
 
     def event(self, event: Event) -> None:
         """See `Sink`."""
@@ -192,7 +205,7 @@ class PoolFront(Sink):
 
     def _over(self, lane: SessionLane) -> None:
         lane.over = True
-        self._paused.discard(lane.session)
+        self.throttles.let_through(lane.session)
         self._replies.groups.ended(lane.session)
 
     def _discard(self, lane: SessionLane) -> None:
@@ -200,17 +213,32 @@ class PoolFront(Sink):
         self._hold_no_more(lane)
         waiting = self._lanes.take_waiting(lane)
         events = [item for item in waiting if raw_of(item) is None]
-        self._work.forget([item for item in waiting if raw_of(item) is not None])
+        self._work.forget(lane, [item for item in waiting if raw_of(item) is not None])
         if events:
             self._lanes.wait(lane, events)
 
     def place(self, pipe: Pipe, size: int, lead: int) -> memoryview | None:
-        """See `Sink`."""
+        """See `Sink`. The acks or replies behind a message are not waited for by the message."""
+        lane: SessionLane | None = pipe.session.connection if pipe.session is not None else None
+        at_once = lane is not None and (lane.holds & FULL or lane.is_awaited)
+        if at_once or self.throttles.claim(pipe, size, lead):
+            return self._place(pipe, size, lead)
+        return None
+
+    def _place(self, pipe: Pipe, size: int, lead: int) -> memoryview | None:
+        """A place for a message for which there is room."""
         ingress = self._work.ingress
-        return HEAP if ingress is None else ingress.place(pipe, size, lead)
+        if ingress is None:
+            return HEAP
+        place = ingress.place(pipe, size, lead)
+        if place is None and pipe.session is not None and pipe.session.policy.urgent:
+            ingress.unplace(pipe)
+            return HEAP
+        return place
 
     def unplace(self, pipe: Pipe) -> None:
         """See `Sink`."""
+        self.throttles.unclaim(pipe)
         if self._work.ingress is not None:
             self._work.ingress.unplace(pipe)
 
@@ -223,6 +251,7 @@ class PoolFront(Sink):
         """Close the link."""
         self._ticker.close()
         self._recalls.close()
+        self.throttles.close()
         if self._upkeep is not None:
             self._upkeep.cancel()
         self._link.close()
@@ -240,10 +269,8 @@ class PoolFront(Sink):
         """Hand out what waited, read again who had to wait."""
         self._work.hand_out()
         self._recalls.look()
-        if self._paused and self._work.nbytes <= self._limit // 2:
-            paused, self._paused = self._paused, set()
-            for session in paused:
-                self._driver.resume_reading(session, Pause.DISPATCH)
+        if self.throttles.waits:
+            self.throttles.look()
 
     def _tick(self, name: str) -> None:
         """Have some worker call the function with @every, unless the last call is not over."""
@@ -349,7 +376,7 @@ class PoolFront(Sink):
             if more is not None and POISON in more:
                 self._casualties.poison(lane, done, more[POISON])
             self._handled(worker, done)
-            self._work.forget(done)
+            self._work.forget(lane, done)
         if more is not None:
             lane.state = more.get(STATE, lane.state)
             if RETRY in more:
@@ -391,17 +418,31 @@ class PoolFront(Sink):
                 if self._work.ingress is not None:
                     self._work.ingress.ended(seat.worker.slot, offsets)
             case ["down", con_id]:
-                self._mark_down(con_id)
+                self.mark_down(con_id)
             case ["join", group, con_id]:
                 self._replies.join(group, con_id)
             case ["leave", group, con_id]:
                 self._replies.leave(group, con_id)
             case ["group", group, head, body]:
                 self._replies.to_group(seat, group, head, body)
+            case ["push", con_id, token, *parcel]:
+                self._replies.push(seat, con_id, token, *parcel)
+            case ["disposable", con_id]:
+                self._replies.disposable(con_id)
+            case ["keepalive", con_id]:
+                self._replies.keepalive(con_id)
             case ["request", con_id, tid, head, body]:
                 self._replies.request(seat, con_id, tid, head, body)
+                self._read_on(con_id)
 
-    def _mark_down(self, con_id: int) -> None:
+    def _read_on(self, con_id: int) -> None:
+        """A reply is awaited that may be behind messages for which there is no room."""
+        lane = self._by_id.get(con_id)
+        if self.throttles.waits and isinstance(lane, SessionLane) and lane.is_awaited:
+            self.throttles.let_through(lane.session)
+
+    def mark_down(self, con_id: int) -> None:
+        """End the session, without an event; not in the midst of what it delivers."""
         lane = self._by_id.get(con_id)
         if isinstance(lane, SessionLane):
             self._over(lane)
@@ -446,7 +487,7 @@ class PoolFront(Sink):
             assert isinstance(lane, PoolLane)
             self._casualties.condemn(lane, again, f"worker {slot} was lost: {cause}", signal)
             self._handled(worker, [again])
-            self._work.forget([again])
+            self._work.forget(lane, [again])
             if lane.is_empty:
                 self._work.emptied(lane)
         self._driver.run()

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from mpmsgr.messenger.sink import HEAP
+from mpmsgr.messenger.throttles import too_slow
 from mpmsgr.pool.arena import PAGE, Arena
 from mpmsgr.pool.mapping import Mapping
 from mpmsgr.session.pipe import Pipe
@@ -25,8 +26,6 @@ _ALIGN = 64
 #: Part of the arena that one session's messages may take, unless it has only one; and that replies
 #: which are not acknowledged may keep.
 _QUOTA, _REPLIES = 4, 2
-#: A payload that comes slower than this, seconds after it began, loses its slot if others wait.
-_LEAST_RATE, _GRACE_S = 64 * 1024, 5.0
 #: After so many seconds a message that waits for room goes before all younger ones.
 _PATIENCE_S = 2.0
 
@@ -309,12 +308,9 @@ class Ingress:
         for _, size, pipe, since in list(self._landing.values()):
             stage, took = pipe.established, now - since
             got = stage.parser.buffered if stage is not None else 0
-            if took > _GRACE_S and got < min(size, _LEAST_RATE * took):
-                yield (
-                    pipe,
-                    f"{got} of {size} bytes of a message came in {took:.0f} s, less than"
-                    f" {_LEAST_RATE} a second, while others wait for room",
-                )
+            cause = too_slow(got, size, took)
+            if cause:
+                yield pipe, cause
 
     @property
     def used(self) -> int:

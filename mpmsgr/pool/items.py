@@ -22,6 +22,7 @@ from mpmsgr.wire.v1.parcel import raw_ids
 
 if TYPE_CHECKING:
     from mpmsgr.dispatch.lanes import Worker
+    from mpmsgr.pool.fast import FastConnection
 
 #: Why a lane is held: its session's outbox is full; a message is to be run again later.
 FULL, LATER = 1, 2
@@ -48,21 +49,37 @@ class PoolLane(Lane[Any]):
 class SessionLane(PoolLane):
     """The lane of one session, and what is known of its connection.
 
-    also_known_to: workers that were told of the connection without having its lane; farewell: the
-    event that says that it is over, while messages wait; held_bytes: while it is held, of the
-    messages that wait in it; requests: tid and worker of handlers' requests; None: nobody waits
-    for that reply any more.
+    also_known_to: workers that were told of the connection without having its lane; fast: what fast
+    dispatchers got as the connection; farewell: the event that says that it is over, while messages
+    wait; held_count, held_bytes: while its session is full, of what waits in it; requests: tid and
+    worker of handlers' requests; None: nobody waits for that reply any more.
     """
 
-    __slots__ = ("also_known_to", "farewell", "held_bytes", "requests", "session")
+    __slots__ = (
+        "also_known_to",
+        "farewell",
+        "fast",
+        "held_bytes",
+        "held_count",
+        "requests",
+        "session",
+    )
 
     def __init__(self, session: Session) -> None:
         super().__init__(session.id)
         self.session = session
+        self.urgent = session.policy.urgent
         self.also_known_to: set[Worker] | None = None
-        self.held_bytes = 0
+        self.held_count = self.held_bytes = 0
         self.farewell: EventItem | None = None
+        self.fast: FastConnection | None = None
         self.requests: dict[int, Worker | None] | None = None
+
+    @property
+    def is_awaited(self) -> bool:
+        """Does a handler wait for a reply of its peer, with not too much waiting already?"""
+        awaited = self.requests and any(self.requests.values())
+        return bool(awaited) and self.waiting_bytes <= self.session.held_limit
 
 
 class KeyLane(PoolLane):

@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 class RemoteConnection(Outlet, Connection):
     """One peer. What is sent collects here until the worker's next batch leaves.
 
-    gone: the session is over.
+    gone: the session is over; owned: the session's messages come to this worker.
 
     Pushes keep to the outbox's limit although the outbox is elsewhere: not more than that many
     bytes leave before the I/O process has said how full it is by then. One that was not told
     about the session (`detach`, or got by id alone) knows no limit: there, what finds the outbox
-    full is dropped.
+    full is dropped, unless its sender waits for the answer (`send`).
     """
 
     def __init__(self, runtime: Runtime, id_: int) -> None:
@@ -44,7 +44,7 @@ class RemoteConnection(Outlet, Connection):
         self.last_reset: SessionReset | None = None
         self.state_limit = runtime.state_limit
         self.lane = Serial(id_)
-        self.gone = False
+        self.gone = self.owned = False
         self._pushes: list[int] = []
         self._limit = self._full_with = 0  # of the outbox, for pushes; what is in it if it is full
         self._blocks = False
@@ -59,6 +59,7 @@ class RemoteConnection(Outlet, Connection):
         self.peer_addr = EntityAddr.parse(intro.peer_addr)
         self.my_addr = EntityAddr.parse(intro.my_addr or "-")
         self.features, self.lossy = intro.features, intro.lossy
+        self.owned = intro.owner
         if not intro.owner:
             self.detach()
             return
@@ -81,6 +82,7 @@ class RemoteConnection(Outlet, Connection):
 
     def detach(self) -> None:
         """The session is no longer told about here: whether it is full, or over."""
+        self.owned = False
         self._limit = self._full_with = self._pushed = self._asked = 0
         self._wake_senders()
 
@@ -113,6 +115,7 @@ class RemoteConnection(Outlet, Connection):
             if self._is_full():
                 raise OutboxFull(self.peer_addr, max(self._full_with, self._pushed), self._limit)
             m.tid, m.src = m.tid or runtime.tids.next(), runtime.name
+            m.priority = m.priority or runtime.send_priority
         if len(m.data) > runtime.threshold:
             runtime.settle(m)
         head, parts = encode_parts(m, runtime.name, True, runtime.limits)
@@ -142,11 +145,24 @@ class RemoteConnection(Outlet, Connection):
 
     async def send(self, m: Any, data: Bytes = b"") -> bool:
         """See `Connection.send`."""
+        if not (self.owned or self.gone):
+            m = to_message(m, data)
+            if not m.tid or m.src is self._runtime.name:
+                return await self._push(m)
         while self._blocks and self._is_full() and not self.gone:
             if self._room is None:
                 self._room = asyncio.get_running_loop().create_future()
             await asyncio.shield(self._room)
         return self.send_message(m, data)
+
+    async def _push(self, m: Message) -> bool:
+        """Whether the session is there, only the I/O process can say. What a handler sends has to
+        wait until it completes: then that is all that is asked before.
+        """
+        runtime = self._runtime
+        if runtime.runner.holder() is None:
+            return await runtime.push(self, m)
+        return await runtime.push(self, None) and self.send_message(m)
 
     def allocate(self, nbytes: int) -> memoryview:
         """See `Connection.allocate`."""
@@ -158,7 +174,7 @@ class RemoteConnection(Outlet, Connection):
         """See `Connection.request`. The reply does not wait for the lane: it bypasses it."""
         runtime = self._runtime
         request = to_message(m, data)
-        request.tid, request.src = request.tid or runtime.tids.next(), runtime.name
+        request.tid = request.tid or runtime.tids.next()
         requests = self._requests = self._requests or Requests()
         future = requests.expect(request.tid)
         try:
@@ -188,6 +204,14 @@ class RemoteConnection(Outlet, Connection):
             self.leave()
             self._runtime.act("down", self.id)
 
+    def mark_disposable(self) -> None:
+        """See `Connection.mark_disposable`."""
+        self._runtime.act("disposable", self.id)
+
+    def send_keepalive(self) -> None:
+        """See `Connection.send_keepalive`."""
+        self._runtime.act("keepalive", self.id)
+
     def connection(self, id_: int) -> Connection:
         """See `Connection.connection`."""
         return self._runtime.connection(id_)
@@ -200,6 +224,11 @@ class RemoteConnection(Outlet, Connection):
     def is_connected(self) -> bool:
         """Is the session still there, as far as this worker was told?"""
         return not self.gone
+
+    @property
+    def failed(self) -> bool:
+        """Is the session over, as far as this worker was told?"""
+        return self.gone
 
     def take_record(self) -> list[Any]:
         """See `Outlet.take_record`."""
@@ -236,9 +265,7 @@ class RemoteGroup(Group):
     def send(self, m: Any, data: Bytes = b"") -> None:
         """See `Group.send`."""
         runtime = self._runtime
-        m = to_message(m, data)
-        m.tid, m.src = m.tid or runtime.tids.next(), runtime.name
-        head, body, size = runtime.encode(m)
+        head, body, size = runtime.encode(to_message(m, data))
         runtime.act("group", self.name, head, body=body, nbytes=size)
 
 

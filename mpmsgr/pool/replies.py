@@ -12,6 +12,8 @@ from mpmsgr.pool.envelope import ASKS, INGRESS, PUSHES
 from mpmsgr.pool.ingress import Ingress
 from mpmsgr.pool.items import PoolLane, SessionLane
 from mpmsgr.pool.seat import Seat
+from mpmsgr.session.session import Session
+from mpmsgr.session.states import State
 from mpmsgr.wire.v1.parcel import Parcel
 
 #: So many replies to requests that nobody waits for any more are kept away, per connection.
@@ -62,9 +64,9 @@ class Replies:
         return parcel
 
     def _keeps(self, parcel: Parcel, body: Any) -> None:
-        if self._ingress is not None and any(
-            type(part) is list and part[0] == INGRESS for part in body
-        ):
+        if self._ingress is None or type(body) is not list:
+            return
+        if any(type(part) is list and part[0] == INGRESS for part in body):
             self._ingress.keeps(parcel)
 
     def _parts(self, seat: Seat, body: list[Any]) -> list[Any]:
@@ -130,6 +132,45 @@ class Replies:
             del lane.requests[next(iter(lane.requests))]
         parcel = self._parcel(seat, head, body)
         self._driver.endpoint.send(lane.session, [parcel], self._driver.now())
+
+    def push(
+        self, seat: Seat, con_id: int, token: int, head: bytes | None = None, body: Any = None
+    ) -> None:
+        """A push whose sender is to know what becomes of it; without *head*, whether it could."""
+        session = self._session(con_id)
+        if session is None or head is None:
+            seat.pushed([token, session is not None])
+            return
+        endpoint = self._driver.endpoint
+        parcel = self._parcel(seat, head, body)
+        parcel.push = True
+        if endpoint.admit(session, parcel.size):
+            seat.pushed([token, endpoint.send(session, [parcel], self._driver.now())])
+        elif session.policy.outbox_full == "drop_oldest":
+            endpoint.push_dropped(session, 1)
+            seat.pushed([token, True])
+        else:
+            full = session.outbox.nbytes, session.policy.outbox_bytes
+            seat.pushed([token, False, str(session.peer_addr), *full])
+
+    def disposable(self, con_id: int) -> None:
+        """The next fault of the connection is final."""
+        session = self._session(con_id)
+        if session is not None:
+            self._driver.endpoint.mark_disposable(session)
+
+    def keepalive(self, con_id: int) -> None:
+        """Ask its peer for a sign of life."""
+        session = self._session(con_id)
+        if session is not None:
+            self._driver.endpoint.send_keepalive(session, self._driver.now())
+
+    def _session(self, con_id: int) -> Session | None:
+        """The session of a connection that is not over."""
+        lane = self._lanes.get(con_id)
+        if not isinstance(lane, SessionLane) or lane.over:
+            return None
+        return None if lane.session.state is State.CLOSED else lane.session
 
     def worker_lost(self, worker: Worker) -> None:
         """Nobody waits for the replies to the requests of *worker*: they will be dropped."""

@@ -20,12 +20,13 @@ from mpmsgr.pool import page as cell
 from mpmsgr.pool.link import Link
 from mpmsgr.pool.outbound import Outbound
 from mpmsgr.pool.outlet import LaneOutlet, Outlet
+from mpmsgr.pool.pushes import Pushes
 from mpmsgr.pool.remote import RemoteConnection, RemoteGroup, check_held
 from mpmsgr.pool.ringed import Ringed
 from mpmsgr.pool.worker_memory import WorkerMemory
 from mpmsgr.session.actions import EventKind
 from mpmsgr.wire.limits import Limits
-from mpmsgr.wire.message import Message
+from mpmsgr.wire.message import PRIO_DEFAULT, Message
 from mpmsgr.wire.name import EntityName
 from mpmsgr.wire.v1.parcel import decode_raw, encode_parts
 
@@ -47,7 +48,8 @@ class Runtime(Service):
     name: whose messages ours are; on_first: called when the first item is completed; on_busy:
     called now and then while a batch is being worked on, when no event reaches the loop; memory:
     what is shared with the I/O process, None: everything travels in frames; limits: of what is
-    sent; state_limit: bytes of a lane's state; held_limit: bytes a handler may hold.
+    sent; send_priority: of what is sent and names none; state_limit: bytes of a lane's state;
+    held_limit: bytes a handler may hold.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Runtime(Service):
         *,
         memory: WorkerMemory | None = None,
         limits: Limits | None = None,
+        send_priority: int = PRIO_DEFAULT,
         state_limit: int = 1 << 16,
         held_limit: int = 128 << 20,
     ) -> None:
@@ -68,7 +71,9 @@ class Runtime(Service):
         self.threshold = memory.threshold if memory else 1 << 62
         self.limits = limits or Limits()
         self.state_limit, self.held_limit = state_limit, held_limit
+        self.send_priority = send_priority
         self.tids = TidSource()
+        self.pushes = Pushes()
         self.runner = Runner[RemoteConnection](chain, self, self)
         self._slot, self._generation = slot, generation
         self._on_first: Callable[[], None] | None = on_first
@@ -128,6 +133,7 @@ class Runtime(Service):
         for con in self._cons.values():
             con.leave()
         self._cons.clear()
+        self.pushes.fail()
         self._lanes.clear()
         self._out.discard()
         self._kept.clear()
@@ -186,6 +192,8 @@ class Runtime(Service):
             con = self._cons.get(con_id)
             if con is not None:
                 con.answered(decode_raw(raw, con.peer_addr.nonce))
+        for answer in more.get(env.PUSHED, ()):
+            self.pushes.answered(*answer)
 
     def _record(
         self, con_id: Any, intro: Any, items: Any = None, lane_id: Any = 0, moved: bool = False
@@ -308,12 +316,18 @@ class Runtime(Service):
             run.cell = self._memory.page.begin_async(run.number)
         self._end_deadline(run)
 
+    def resumed(self, number: int) -> None:
+        """See `Host`. In no batch: the page has to name it itself."""
+        self._cells[cell.RUNNING] = number
+
     def completed(self, run: Invocation) -> None:
         """See `Host`."""
         lane, con = run.lane, run.con
         outlet: Any = con if lane is con.lane else lane  # type: ignore[attr-defined]
         if not run.plain:
             self._release(run)
+            if run.mark >= 0 and not con.dirty:  # type: ignore[attr-defined]
+                self._out.has_output(con)  # type: ignore[arg-type]  # its replies come first
             self._let_leave(run.sends or ())
             if run.change is not None:
                 outlet.note(env.STATE, run.change)
@@ -404,7 +418,9 @@ class Runtime(Service):
             m.data = self._memory.settle(m.data)
 
     def encode(self, m: Message) -> tuple[bytes, tuple[Any, ...], int]:
-        """Head, body and size of a parcel."""
+        """Head, body and size of a parcel of ours, which gets a tid if it has none."""
+        m.tid, m.src = m.tid or self.tids.next(), self.name
+        m.priority = m.priority or self.send_priority
         if len(m.data) > self.threshold:
             self.settle(m)
         head, body = encode_parts(m, self.name, limits=self.limits)
@@ -460,6 +476,20 @@ class Runtime(Service):
         """Send *m*, whose reply goes to `con.answered`: at once."""
         head, body, _ = self.encode(m)
         self._let_leave([(None, ["request", con.id, m.tid, head], body, False)])
+
+    async def push(self, con: RemoteConnection, m: Message | None) -> bool:
+        """Send *m*, or nothing, at once; True if it is queued, or could be. Raises OutboxFull."""
+        token, answer = self.pushes.expect()
+        record: list[Any] = ["push", con.id, token]
+        body = None
+        if m is not None:
+            head, body, _ = self.encode(m)
+            record.append(head)
+        self._let_leave([(None, record, body, False)])
+        try:
+            return await answer
+        finally:
+            self.pushes.forget(token)
 
     # batches out
 

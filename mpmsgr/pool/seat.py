@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mpmsgr.dispatch.lanes import Worker
-from mpmsgr.pool.envelope import ANSWERS, FREED, identity
+from mpmsgr.pool.envelope import ANSWERS, FREED, PUSHED, identity
 from mpmsgr.pool.items import as_wire
 from mpmsgr.pool.ringed import Ringed
 from mpmsgr.pool.slot_memory import SlotMemory
@@ -50,9 +50,16 @@ class Seat:
 
     def answer(self, answer: Any) -> None:
         """One more of the ANSWERS."""
-        answers = (self.more or {}).get(ANSWERS, [])
-        answers.append(answer)
-        self.tell(ANSWERS, answers)
+        self._tell_also(ANSWERS, answer)
+
+    def pushed(self, answer: Any) -> None:
+        """One more of those to pushes (PUSHED)."""
+        self._tell_also(PUSHED, answer)
+
+    def _tell_also(self, what: str, value: Any) -> None:
+        values = (self.more or {}).get(what, [])
+        values.append(value)
+        self.tell(what, values)
 
     def take(self, incarnation: int) -> bytes:
         """The frame."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from mpmsgr.dispatch.lanes import Lanes, Poisoned, Worker
+from mpmsgr.messenger.throttles import Throttles
 from mpmsgr.pool.envelope import WELCOME
 from mpmsgr.pool.ingress import Ingress
 from mpmsgr.pool.introductions import Introductions
@@ -24,14 +25,16 @@ from mpmsgr.pool.items import (
 )
 from mpmsgr.pool.seat import Seat
 from mpmsgr.pool.switchboard import Switchboard
+from mpmsgr.session.session import Session
 
 
 class Work:
     """credit: messages a worker may hold at most; max_attempts: deaths of workers that a message
-    may cause where its handler says nothing, 0 = any number; send(name, seat): a frame is due.
+    may cause where its handler says nothing, 0 = any number; throttles: who is told what is in
+    work; send(name, seat): a frame is due.
 
-    seats: of the workers, by_name: the same by their ZeroMQ identity; nbytes, count: of what is in
-    work; ingress: the arena where part of it lies, if there is one.
+    seats: of the workers, by_name: the same by their ZeroMQ identity; count: of what is in work;
+    ingress: the arena where part of it lies, if there is one.
     """
 
     def __init__(
@@ -39,6 +42,7 @@ class Work:
         credit: int,
         max_attempts: int,
         memory: IoMemory | None,
+        throttles: Throttles,
         send: Callable[[Seat], None],
     ) -> None:
         self.board = Switchboard()
@@ -47,7 +51,9 @@ class Work:
         self.by_name: dict[bytes, Seat] = {}
         self.tell = Introductions(self.seats)
         self.ingress: Ingress | None = None
-        self.nbytes = self.count = 0
+        self.count = 0
+        self._throttles = throttles
+        self._dispatch = throttles.dispatch
         self.idle = asyncio.Event()
         self.idle.set()
         self._memory = memory
@@ -84,8 +90,8 @@ class Work:
     def sort(self, lane: PoolLane) -> None:
         """What waits in the session's lane and belongs elsewhere goes there."""
         if isinstance(lane, SessionLane) and not self.board.is_plain:
-            for item in self.lanes.take_waiting(lane):
-                self.forget([item])
+            for item in self.lanes.take_queued(lane):
+                self.forget(lane, [item])
                 self.route(lane, [item.item if isinstance(item, Addressed) else item])
 
     def add(self, lane: PoolLane, items: list[Any]) -> None:
@@ -94,8 +100,10 @@ class Work:
             return
         nbytes = sum(map(len, items))
         count = len(items)
-        self.nbytes += nbytes
+        self._dispatch.current += nbytes
         self.count += count
+        if self._throttles.of_types:
+            self._tell_types(self._throttles.took, lane, items)
         if self.idle.is_set():
             self.idle.clear()
         lanes = self.lanes
@@ -185,12 +193,23 @@ class Work:
 
     # messages are done
 
-    def forget(self, items: Sequence[Any]) -> None:
-        """*items* are not in work any more."""
-        self.nbytes -= sum(map(len, items))
+    def forget(self, lane: PoolLane, items: Sequence[Any]) -> None:
+        """*items* of *lane* are not in work any more."""
+        self._dispatch.current -= sum(map(len, items))
         self.count -= len(items)
+        if self._throttles.of_types:
+            self._tell_types(self._throttles.gave_back, lane, items)
         if not self.count:
             self.idle.set()
+
+    @staticmethod
+    def _tell_types(
+        tell: Callable[[Session, int, int], None], lane: PoolLane, items: Sequence[Any]
+    ) -> None:
+        for item in items:
+            owner = owner_of(lane, item)
+            if owner is not None:
+                tell(owner.session, 1, len(item))
 
     def emptied(self, lane: PoolLane) -> None:
         """Nothing of *lane* is anywhere: what was left for that moment."""

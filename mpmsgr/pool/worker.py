@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import os
 import traceback
 from typing import Any
@@ -24,6 +25,8 @@ from mpmsgr.process import (
     leave_stop_signals_to_parent,
 )
 
+log = logging.getLogger("mpmsgr.worker")
+
 Packet = dict[str, Any]
 
 
@@ -34,6 +37,7 @@ class WorkerProcess:
         self._channel, self._slot, self._generation = channel, slot, generation
         self._runtime: Runtime | None = None
         self._where: Packet = {}  # the latest packet that says where the I/O process is
+        self._memory: WorkerMemory | None = None
         self._arena_bytes = 0
         self._work: asyncio.Task[None] | None = None
         self._status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
@@ -64,8 +68,10 @@ class WorkerProcess:
         settings = Settings.from_dict(packet["settings"])
         setup_logging(settings.log_level, f"worker {self._slot}")
         try:
-            chain = load_chain(settings.modules, settings.options, settings.app_dir)
+            options = settings.options_of(settings.modules)
+            chain = load_chain(settings.modules, options, settings.app_dir)
             ways = resolve_ways(settings, 0)
+            self._memory = self._map(packet, settings)
             runtime = Runtime(
                 chain,
                 ways.name,
@@ -73,8 +79,9 @@ class WorkerProcess:
                 self._generation,
                 on_first=self._worked,
                 on_busy=self._control,
-                memory=self._map(packet, settings),
+                memory=self._memory,
                 limits=ways.limits,
+                send_priority=ways.send_priority,
                 state_limit=settings.state_bytes,
                 held_limit=settings.held_bytes,
             )
@@ -129,6 +136,8 @@ class WorkerProcess:
         if self._runtime is not None:
             await self._runtime.runner.stop()
             self._runtime.goodbye()
+        if self._memory is not None:
+            log.debug("bytes of its arena in use at the end: %d", self._memory.used)
         self._end(0)
 
     def _end(self, status: int) -> None:

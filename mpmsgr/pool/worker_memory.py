@@ -87,6 +87,11 @@ class WorkerMemory:
         """See `Egress.allocate`."""
         return self._egress.allocate(nbytes)
 
+    @property
+    def used(self) -> int:
+        """Bytes of the worker's arena in use, as far as it was told what is not."""
+        return self._egress.used
+
     def settle(self, data: Bytes) -> Bytes:
         """*data*, or a copy, that nobody will write to: in an arena, if there is room."""
         assert self._ingress is not None

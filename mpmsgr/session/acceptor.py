@@ -40,6 +40,7 @@ class Acceptor:
         self._step: Callable[[float], bool] = self._read_banner
         self._peer_addr = EntityAddr()
         self._session: Session | None = None
+        self._challenge = b""
         self._challenged = False
         self._auth_reply = b""
 
@@ -98,9 +99,10 @@ class Acceptor:
             return self._reply(c, policy, Tag.BADPROTOVER)
         if policy.features_required & ~sanitize(c.features):
             return self._reply(c, policy, Tag.FEATURES)
-        verified = self._endpoint.authenticator.verify_authorizer(c)
+        authenticator = self._endpoint.authenticator
+        verified = authenticator.verify_authorizer(c, self._peer_addr, self._challenge)
         if verified.challenge and not self._challenged:
-            self._challenged = True
+            self._challenged, self._challenge = True, verified.reply
             return self._reply(c, policy, Tag.CHALLENGE_AUTHORIZER, authorizer=verified.reply)
         if not verified.valid:
             return self._reply(c, policy, Tag.BADAUTHORIZER)

@@ -80,6 +80,20 @@ class Place(NamedTuple):
     lead: int
 
 
+class Arrived(NamedTuple):
+    """The message of the last `Place` is over: whole (then it is in the next Deliver, unless it is
+    a repeat), or given up by its sender.
+    """
+
+    pipe: Pipe
+
+
+class StayPaused(NamedTuple):
+    """*session* has a new socket, which is not to be read either: see `Session.paused`."""
+
+    session: Session
+
+
 class Event(NamedTuple):
     """Something happened to *session*; *cause* in words.
 
@@ -123,5 +137,5 @@ class Fault(NamedTuple):
 
 
 SocketAction = Dial | Write | Flush | FlushSoon | Close | Fault
-SessionAction = Deliver | Place | Event | Answered | Full | Report
+SessionAction = Deliver | Place | Arrived | StayPaused | Event | Answered | Full | Report
 Action = SocketAction | SessionAction | Wake

@@ -22,6 +22,7 @@ from mpmsgr.session.actions import (
     Flush,
     Full,
     Report,
+    StayPaused,
     Wake,
     Write,
 )
@@ -258,6 +259,10 @@ class Endpoint:
             session.full = False
             self.emit(Full(session, False))
 
+    def paused(self, session: Session, now: float) -> None:
+        """*session* is not read any more: `session.paused` says why."""
+        self._upkeep.paused(session, now)
+
     def send_keepalive(self, session: Session, now: float) -> None:
         """Ask the peer for a sign of life."""
         if session.state is not State.CLOSED:
@@ -456,7 +461,9 @@ class Endpoint:
         self.counters.opened += 1
         session.backoff.reset()
         session.attempts = 0
-        session.paused = Pause(0)
+        session.paused &= Pause.DISPATCH  # the other reasons went with the old socket
+        if session.paused:
+            self.emit(StayPaused(session))
         session.last_received = now
         self._upkeep.watch(session, now)
         if session.full:  # a reset or the SEQ exchange may have emptied it

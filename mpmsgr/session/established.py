@@ -8,7 +8,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mpmsgr.errors import ProtocolError
-from mpmsgr.session.actions import Answered, Deliver, Flush, FlushSoon, Place, Report
+from mpmsgr.session.actions import (
+    Answered,
+    Arrived,
+    Deliver,
+    Flush,
+    FlushSoon,
+    Place,
+    Report,
+)
 from mpmsgr.session.handled import HandledPrefix, Work
 from mpmsgr.wire.crc import Bytes
 from mpmsgr.wire.features import MSGR_KEEPALIVE2, has_feature
@@ -92,6 +100,9 @@ class Established:
         """Frames in the order they came; messages leave as one Deliver."""
         session = self.session
         session.last_received = now
+        if self.parser.claim_is_over:
+            self.parser.claim_is_over = False
+            self.endpoint.emit(Arrived(self.pipe))
         if self.refusing:
             frames = self._refuse(frames)
         raws: list[Bytes] = []
@@ -209,6 +220,8 @@ class Established:
             self.endpoint.emit(FlushSoon(self.pipe))
 
     def _keepalive(self, tag: int, stamp: Stamp | None, now: float) -> None:
+        if tag in (Tag.KEEPALIVE, Tag.KEEPALIVE2):
+            self.session.last_keepalive = now
         if tag == Tag.KEEPALIVE2:
             self.keepalive_ack = stamp
             self.endpoint.emit(Flush(self.pipe))

@@ -73,12 +73,13 @@ class Pipe:
     def land(self, view: memoryview | None) -> bool:
         """Receive the message for which `Place` was asked into *view*; None: anywhere.
 
-        False: none waits for it any more. Raises ValueError for a view of another size.
+        In one of the old forms it goes anywhere as well. False: none waits for it any more. Raises
+        ValueError for a view of another size.
         """
         parser = self.established.parser if self.established is not None else None
         if parser is None or parser.claim is None:
             return False
-        if view is None:
+        if view is None or not parser.can_land:
             parser.decline()
         else:
             parser.land(view)

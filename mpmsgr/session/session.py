@@ -63,8 +63,9 @@ class Session:
     messages are handled, None where acks do not wait for that; features: negotiated, 0 before the
     first success; pipe: its current socket, None in STANDBY and between attempts;
     target: where we connect to, None for a session that the peer opened; paused: why we stopped
-    reading it, if we did (its silence is our own doing then); retry_at, opened_at,
-    last_received, parked_at: seconds of the caller's clock.
+    reading it, if we did (its silence is our own doing then); last_keepalive: when the peer last
+    asked for a sign of life, last_keepalive_ack: the stamp it returned last; retry_at, opened_at,
+    last_received, parked_at: all of them seconds of the caller's clock.
     """
 
     __slots__ = (
@@ -82,6 +83,7 @@ class Session:
         "in_seq",
         "in_seq_acked",
         "keepalive_due",
+        "last_keepalive",
         "last_keepalive_ack",
         "last_received",
         "outbox",
@@ -125,12 +127,20 @@ class Session:
         self.keepalive_due = False
         self.paused = Pause(0)
         self.full = False  # its outbox reached the limit, and has not emptied enough since
+        self.last_keepalive: float | None = None
         self.last_keepalive_ack: float | None = None
         self.last_received = self.retry_at = self.parked_at = 0.0
         self.wake_at: float | None = None
         self.takeovers = 0  # of its live socket, since takeovers_since
         self.takeovers_since = 0.0
         self.connection: Any = None  # the application's side of it; nobody here looks inside
+
+    @classmethod
+    def over(cls, id_: int) -> Session:
+        """One that is no more, for an id that nobody has."""
+        session = cls(id_, 0, EntityAddr(), Policy(), Backoff(0, 0))
+        session.state = State.CLOSED
+        return session
 
     @property
     def lossy(self) -> bool:

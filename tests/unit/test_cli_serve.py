@@ -44,7 +44,8 @@ def test_every_flag_reaches_its_setting(served: list[Settings], tmp_path: Path) 
     line = (
         "serve --bind 127.0.0.1:0 --bind [::1]:6800-6810 --advertise 192.0.2.1:6800 --workers 0"
         " --name mon.0 --nonce 7 --auth none --app-dir . --run-dir r --log-level debug"
-        " --graceful-timeout 1.5 --max-attempts 5 --quarantine-dir q a b:C"
+        " --graceful-timeout 1.5 --io-module d --io-module e:F --max-attempts 5"
+        " --quarantine-dir q a b:C"
     )
     assert run(line.split()) == 0
     (settings,) = served
@@ -62,6 +63,7 @@ def test_every_flag_reaches_its_setting(served: list[Settings], tmp_path: Path) 
         max_attempts=5,
         quarantine_dir=str(tmp_path / "q"),
         modules=["a", "b:C"],
+        io_modules=["d", "e:F"],
     )
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import gc
 import weakref
 
-from mpmsgr.session.actions import Deliver, Place
+import pytest
+
+from mpmsgr.session.actions import Arrived, Deliver, Place
 from mpmsgr.session.policy import STATEFUL_SERVER
 from mpmsgr.session.states import State
 from mpmsgr.wire.v1.frames import CLOSE, KEEPALIVE
@@ -130,3 +132,56 @@ def test_a_repeated_message_leaves_its_place() -> None:
     assert talk.delivered == [1]
     gc.collect()
     assert gone() is None
+
+
+# how it ends
+
+
+def kinds(talk: Dialogue) -> list[type]:
+    """What is said of messages and places."""
+    actions = [type(action) for action in talk.endpoint.take()]
+    return [kind for kind in actions if kind in (Deliver, Place, Arrived)]
+
+
+@pytest.mark.parametrize("landed", [True, False])
+def test_a_message_has_arrived_before_it_is_delivered(landed: bool) -> None:
+    talk, line = serving()
+    frame = message(1, data=LONG)
+    line.says(frame[:60])
+    line.pipe.land(memoryview(bytearray(SIZE)) if landed else None)
+    line.pipe.receive(frame[60:] + message(2), talk.now)
+    assert kinds(talk) == [Arrived, Deliver]
+
+
+def test_the_next_one_is_asked_for_after_that() -> None:
+    talk, line = serving()
+    frame = message(1, data=LONG)
+    line.says(frame[:60])
+    line.pipe.land(None)
+    line.pipe.receive(frame[60:] + message(2, data=LONG)[:60], talk.now)
+    assert kinds(talk) == [Arrived, Deliver, Place]
+
+
+@pytest.mark.parametrize("how", ["a repeat", "given up", "refused"])
+def test_one_that_is_not_delivered_is_over_as_well(how: str) -> None:
+    talk, line = serving()
+    frame = bytearray(message(1, data=LONG))
+    if how == "a repeat":
+        line.says(message(1))
+    if how == "given up":
+        frame[-1] &= ~1
+    line.says(bytes(frame[:60]))
+    line.pipe.land(memoryview(bytearray(SIZE)))
+    if how == "refused":
+        assert line.pipe.established is not None
+        line.pipe.established.refusing = True
+    line.says(bytes(frame[60:]))
+    assert talk.arrived == [line.pipe]
+    assert len(talk.delivered) == (how == "a repeat")
+
+
+def test_one_that_was_whole_at_once_was_not_asked_for() -> None:
+    talk, line = serving()
+    line.says(message(1, data=LONG), message(2, data=LONG)[:40])
+    line.says(message(2, data=LONG)[40:])
+    assert (talk.places, talk.arrived, talk.delivered) == ([], [], [1, 2])

@@ -95,11 +95,13 @@ def test_the_threshold_is_the_length_of_the_raw_message() -> None:
 
 
 @pytest.mark.parametrize("features", [0, NOSRCADDR, MSG_AUTH])
-def test_old_forms_have_to_be_converted_so_they_claim_nothing(features: int) -> None:
+def test_old_forms_have_to_be_converted_so_they_can_only_be_declined(features: int) -> None:
     reader = parser(features)
     frame = message_frame(LONG, 1, features)
     reader.feed(frame[:400])
-    assert reader.claim is None
+    assert reader.claim is not None
+    assert not reader.can_land
+    reader.decline()
     ((_, _, raw),) = reader.feed(frame[400:])
     assert type(raw) is bytes
 

@@ -87,16 +87,18 @@ class FrameParser:
     before the fault once a ProtocolError was raised: they are valid, and a session that drops
     them would be sent the same chunk again for ever.
 
-    claims_above: an incomplete message in the new form, its raw longer than so many bytes, gets a
-    `claim` once its header is there and good (0 = none does). Until the claim is answered by
-    `land` or `decline` nothing may be fed. `expects_large`: the last message was landed, so the
-    next one will be claimed as well; what of it is fed has to be copied, so little should be.
+    claims_above: an incomplete message, its raw longer than so many bytes, gets a `claim` once its
+    header is there and good (0 = none does). Until the claim is answered by `land` or `decline`
+    nothing may be fed. `can_land`: not so in an old form, which has to be converted.
+    `claim_is_over` is set when such a message is whole, or was given up; whoever wants to know
+    resets it. `expects_large`: the last message was landed, so the next one will be claimed as
+    well; what of it is fed has to be copied, so little should be.
     """
 
     __slots__ = (
-        "_canonical",
         "_check_data",
         "_check_header",
+        "_claimed",
         "_claims_above",
         "_filled",
         "_footer",
@@ -112,7 +114,9 @@ class FrameParser:
         "_unpack_header",
         "_view",
         "aborted",
+        "can_land",
         "claim",
+        "claim_is_over",
         "completed",
         "expects_large",
     )
@@ -131,9 +135,9 @@ class FrameParser:
         self._max_data = limits.max_data
         form = _form(has_feature(features, NOSRCADDR), has_feature(features, MSG_AUTH))
         self._header, self._footer, self._unpack_header, self._unpack_footer = form
-        self._canonical = form[:2] == (HEADER_SIZE, FOOTER_SIZE)
+        self.can_land = form[:2] == (HEADER_SIZE, FOOTER_SIZE)
         self._check_header, self._check_data = check_header, check_data
-        self._claims_above = claims_above if claims_above and self._canonical else _NEVER
+        self._claims_above = claims_above or _NEVER
         # The longest front of the short way; -1: there is none.
         self._small_front = min(limits.max_front, _SLICE_BELOW) if check_header else -1
         self._offset = offset
@@ -142,6 +146,7 @@ class FrameParser:
         self._need = 0  # length of the frame in _partial, 0 = not known yet
         self._view: memoryview | None = None  # holds it in place of _partial, but for its tag
         self.claim: Claim | None = None
+        self._claimed = self.claim_is_over = False
         self.expects_large = False
         self.aborted = 0
         self.completed: list[Frame] = []
@@ -172,20 +177,24 @@ class FrameParser:
         Raises ValueError for another size.
         """
         assert self.claim is not None
+        assert self.can_land
         if len(view) != self.claim.size:
             raise ValueError(f"the place has {len(view)} bytes, {self.claim.size} were claimed")
         view[: self._filled - 1] = memoryview(self._partial)[1:]
         self.claim, self._view, self._partial = None, view, bytearray()
+        self._claimed = True
 
     def decline(self) -> None:
         """Answer the claim: there is no place, the message goes into memory of its own."""
         self.claim = None
+        self._claimed = True
         self.expects_large = False
 
     def abandon(self) -> None:
         """Drop what is kept of an incomplete frame, a view too: nothing more will come."""
         self._partial, self._filled, self._need = bytearray(), 0, 0
         self._view = self.claim = None
+        self._claimed = False
 
     def landing(self) -> memoryview | None:
         """Where the next bytes of a large incomplete message may be received, or None.
@@ -249,6 +258,8 @@ class FrameParser:
 
     def _finish_partial(self, frames: list[Frame]) -> None:
         self.claim = None
+        if self._claimed:
+            self._claimed, self.claim_is_over = False, True
         if self._view is not None:
             self._finish_landed(self._view, frames)
             return
@@ -325,7 +336,7 @@ class FrameParser:
             good = stop <= end and crc32c(data[at + 1 : crc_end], ALL_ONES) == ALL_ONES
             if good and data[stop - 1] & FLAG_COMPLETE:
                 raw = data[at + 1 : stop]
-                frames.append((_MSG, seq, raw if self._canonical else self._convert(raw)))
+                frames.append((_MSG, seq, raw if self.can_land else self._convert(raw)))
                 return stop
         self._check_sizes(data, at, front, middle, rest, crc)
         middle_at = front_at + front
@@ -350,7 +361,7 @@ class FrameParser:
         raw = part[at + 1 : stop]
         if part is not data and stop - at <= _LARGE:
             raw = bytes(raw)
-        frames.append((_MSG, seq, raw if self._canonical else self._convert(raw)))
+        frames.append((_MSG, seq, raw if self.can_land else self._convert(raw)))
         return stop
 
     def _check_sizes(
