@@ -22,6 +22,7 @@ from mpmsgr.session.actions import (
     Flush,
     FlushSoon,
     Full,
+    Place,
     Report,
     Wake,
     Write,
@@ -182,6 +183,7 @@ class Dialogue:
         self.faults: list[Fault] = []
         self.answered: list[Session] = []
         self.reports: list[Report] = []
+        self.places: list[Place] = []
         self.fulls: list[bool] = []
         self._wakes: list[Wake] = []
         self._dirty: dict[Pipe, None] = {}
@@ -327,6 +329,8 @@ class Dialogue:
                 self._wakes.append(action)
             case Deliver(_, raws):
                 self.delivered += [raw_ids(raw)[1] for raw in raws]
+            case Place():
+                self.places.append(action)
             case Event():
                 self.events.append(action)
             case Answered(session):

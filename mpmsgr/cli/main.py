@@ -21,6 +21,7 @@ VERBS = {
     "send": "Send one request and print its reply.",
     "load": "Put a server under load and verify every reply.",
     "version": "Print the version.",
+    "quarantine": "See, replay or discard messages that were set aside.",
 }
 
 

@@ -21,9 +21,9 @@ from mpmsgr.session.policy import PRESETS, Policy
 from mpmsgr.wire.address import split_address
 from mpmsgr.wire.name import TYPE_LABELS, EntityName
 
-MIB = 1 << 20
+KIB, MIB = 1 << 10, 1 << 20
 U32_MAX, U64_MAX = (1 << 32) - 1, (1 << 64) - 1
-_UNITS = {"": 1, "b": 1, "kib": 1 << 10, "mib": MIB, "gib": 1 << 30}
+_UNITS = {"": 1, "b": 1, "kib": KIB, "mib": MIB, "gib": 1 << 30}
 _SIZE = re.compile(r"(\d+)\s*([a-z]*)", re.IGNORECASE)
 _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*(:[^\W\d]\w*(\.[^\W\d]\w*)*)?")
 _HOST_NAME = re.compile(r"(?=.*[A-Za-z])\w([\w.-]*\w)?", re.ASCII)
@@ -329,6 +329,7 @@ POLICY_FIELDS = (
     "dedupe_window",
     "outbox_bytes",
     "outbox_full",
+    "ack",
 )
 #: Those that are no durations.
 _POLICY_NUMBERS: Mapping[str, Kind] = {"dedupe_window": Whole(), "outbox_bytes": Size()}

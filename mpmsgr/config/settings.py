@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from mpmsgr.config import kinds
-from mpmsgr.config.kinds import MIB, U32_MAX
+from mpmsgr.config.kinds import KIB, MIB, U32_MAX
 from mpmsgr.errors import ConfigError
 from mpmsgr.session.inject import Injection
 from mpmsgr.session.policy import PRESETS
@@ -251,6 +251,55 @@ class Settings:
         100 * MIB,
         kinds.Size(low=1),
         "Bytes of messages in work at once; reading pauses above.",
+    )
+    arena_bytes: int = _option(
+        64 * MIB,
+        kinds.Size(),
+        "Shared memory that large payloads are received into; 0: no shared memory at all.",
+    )
+    worker_arena_bytes: int = _option(
+        32 * MIB,
+        kinds.Size(low=4 * KIB),
+        "Per worker, shared memory for the large payloads it sends.",
+    )
+    ring_bytes: int = _option(
+        2 * MIB,
+        kinds.Size(low=4 * KIB),
+        "Per worker and direction, shared memory that batches travel through.",
+    )
+    arena_threshold_bytes: int = _option(
+        64 * KIB, kinds.Size(), "Payloads longer than this go to an arena of their own."
+    )
+    lease_max_age_s: float = _option(
+        300.0,
+        kinds.Seconds(),
+        "A worker that keeps a received payload for this long is replaced; 0: never.",
+    )
+    max_attempts: int = _option(
+        3,
+        kinds.Whole(high=U32_MAX),
+        "Deaths of workers after which the message they were running is quarantined; 0: never.",
+        "--max-attempts",
+        metavar="N",
+    )
+    quarantine_dir: str | None = _option(
+        None,
+        kinds.Folder(),
+        "Directory quarantined messages are kept in; without it they are only answered.",
+        "--quarantine-dir",
+        metavar="DIR",
+    )
+    quarantine_bytes: int = _option(
+        64 * MIB, kinds.Size(low=1), "Quarantined messages that are kept, altogether."
+    )
+    state_bytes: int = _option(
+        64 * KIB, kinds.Size(low=1), "Longest state of a session or key, encoded.", of_workers=True
+    )
+    held_bytes: int = _option(
+        128 * MIB,
+        kinds.Size(low=1),
+        "What one handler may send before it completes.",
+        of_workers=True,
     )
 
     reload: bool = _option(

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Coroutine
 from typing import Any
 
-from mpmsgr.errors import SessionReset
+from mpmsgr.dispatch.group import Group
+from mpmsgr.dispatch.invocation import Invocation
+from mpmsgr.dispatch.state import StateError
+from mpmsgr.errors import HandlerError, SessionReset
 from mpmsgr.wire.address import EntityAddr
 from mpmsgr.wire.crc import Bytes
 from mpmsgr.wire.features import has_feature
@@ -18,7 +22,10 @@ class Connection(ABC):
     id: unique among all connections of this service, for pushes from elsewhere; peer_type:
     entity type number; peer_addr: its address; my_addr: ours, as it was told; features:
     negotiated bits, 0 before the first session; priv: the application's own, in this process
-    only; last_reset: what the last reset or remote reset dropped.
+    only; last_reset: what the last reset or remote reset dropped; state_limit: bytes of a state.
+
+    What a handler sends is held until it completes, and dropped if it fails; only `request`, and
+    handlers declared with streaming=True, send at once.
     """
 
     id: int
@@ -28,6 +35,7 @@ class Connection(ABC):
     features: int
     priv: Any
     last_reset: SessionReset | None
+    state_limit: int = 1 << 16
 
     @abstractmethod
     def send_message(self, m: Any, data: Bytes = b"") -> bool:
@@ -53,6 +61,58 @@ class Connection(ABC):
         What is sent to one that is gone is dropped, where that can be known only elsewhere.
         Raises KeyError where it is known here.
         """
+
+    @abstractmethod
+    def group(self, name: str) -> Group:
+        """The group of connections with *name*: this one joins, leaves, or sends to all."""
+
+    @property
+    def state(self) -> dict[Any, Any]:
+        """What the service keeps for this session, or for the key of a handler that has one.
+
+        To be read and changed by the handler that runs: the change is committed together with what
+        it sends, and undone if it fails. Values are what msgpack can hold. Raises StateError
+        anywhere else.
+        """
+        run = self._current()
+        if run is None or run.done or run.con is not self:
+            raise StateError("state", "is there only for the handler of a message, while it runs")
+        if run.handling.ordering == "none":
+            raise StateError("state", "is not there for messages without an order")
+        if run.state is None:
+            run.state = run.lane.state_of(self.state_limit)
+            run.plain = False
+        return run.state.value
+
+    def allocate(self, nbytes: int) -> memoryview:
+        """Memory for bulk data that is to be sent: write it, then give it as *data*.
+
+        Sent from where it was written, where it can be: it must not be written to any more, and
+        the view cannot be used again. Raises HandlerError where the handler holds too much.
+        """
+        return memoryview(bytearray(nbytes))
+
+    def request(
+        self, m: Any, data: Bytes = b"", *, timeout: float | None = None
+    ) -> Coroutine[Any, Any, Any]:
+        """Send a message, at once, and return its reply: for an object of a @message class the
+        reply's value, for a Message the reply Message.
+
+        Raises RequestTimeout after *timeout* seconds, RemoteError for an error reply, SessionReset
+        when the session is lost before the reply; HandlerError in a handler that is not async,
+        which would wait for itself.
+        """
+        run = self._current()
+        if run is not None and not (run.done or run.is_async):
+            raise HandlerError("request", "needs an async handler: a plain one cannot wait")
+        return self._request(m, data, timeout)
+
+    @abstractmethod
+    def _current(self) -> Invocation | None:
+        """The callback that runs, of whatever connection."""
+
+    @abstractmethod
+    async def _request(self, m: Any, data: Bytes, timeout: float | None) -> Any: ...
 
     @property
     @abstractmethod

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from typing import Any, NamedTuple
 
 from mpmsgr.dispatch.connection import Connection
+from mpmsgr.dispatch.group import Service
+from mpmsgr.dispatch.handling import DEFAULT, Handling
 from mpmsgr.wire.message import Message
 
 #: What a callback may return: a coroutine is awaited before the session's next message.
 Result = bool | None | Awaitable[bool | None]
+
+
+class Task(NamedTuple):
+    """*function* is to be called with the `Service`, every *seconds*; *name* is unique."""
+
+    name: str
+    seconds: float
+    function: Callable[[Service], Any]
 
 
 class Dispatcher:
@@ -43,6 +54,21 @@ class Dispatcher:
     def handle_refused(self, con: Connection) -> Result:
         """Called when a connection was refused; it is tried again. True stops the chain."""
         return None
+
+    def handle_lane_moved(self, con: Connection) -> Result:
+        """Called before the first message of a lane that another worker had before.
+
+        What was kept in that worker's memory, `con.priv` too, is not here; `con.state` is.
+        """
+        return None
+
+    def handling(self, type_: int) -> Handling:
+        """How messages of *type_* are to be handled. Asked once per type."""
+        return DEFAULT
+
+    def every(self) -> Sequence[Task]:
+        """What is to be called regularly, on one worker."""
+        return ()
 
     def on_start(self) -> Awaitable[None] | None:
         """Called once per process of `mpmsgr serve`, before anything else."""

@@ -8,10 +8,12 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from mpmsgr.dispatch.connection import Connection
+from mpmsgr.dispatch.group import Group
+from mpmsgr.dispatch.invocation import Invocation
 from mpmsgr.dispatch.payload import PayloadError, decode, to_message, type_of
+from mpmsgr.dispatch.serial import Serial
 from mpmsgr.errors import ConnectError, OutboxFull, RequestTimeout, SessionReset
 from mpmsgr.messenger.requests import Requests, value_of
-from mpmsgr.messenger.runner import Lane
 from mpmsgr.messenger.stream import MessageStream
 from mpmsgr.session.policy import Policy
 from mpmsgr.session.session import HandshakeFacts, Session
@@ -37,7 +39,7 @@ class LocalConnection(Connection):
         self.messenger = messenger
         self.priv: Any = None
         self.last_reset: SessionReset | None = None
-        self.lane = Lane()
+        self.lane = Serial()
         self.held_bytes = 0
         self._room: asyncio.Future[None] | None = None  # while somebody waits for it
         self._requests = Requests()
@@ -47,13 +49,7 @@ class LocalConnection(Connection):
         """See `Connection.connection`. Raises KeyError when there is none with this id."""
         return self.messenger.connection_of(self.messenger.endpoint.registry.sessions[id_])
 
-    async def request(self, m: Any, data: Bytes = b"", *, timeout: float | None = None) -> Any:
-        """Send a message and return its reply: for an object of a @message class the reply's
-        value, for a Message the reply Message.
-
-        Raises RequestTimeout after *timeout* seconds, RemoteError for an error reply,
-        SessionReset when the session is lost before the reply.
-        """
+    async def _request(self, m: Any, data: Bytes, timeout: float | None) -> Any:
         request = to_message(m, data)
         request.tid = request.tid or self.messenger.tids.next()
         try:
@@ -61,7 +57,7 @@ class LocalConnection(Connection):
                 while self._is_full():
                     await self._wait_room()
                 future = self._requests.expect(request.tid)
-                if not self.send_message(request):
+                if not self._send_now(request):
                     raise self._lost()
                 reply = await future
         except TimeoutError:
@@ -70,6 +66,16 @@ class LocalConnection(Connection):
         finally:
             self._requests.forget(request.tid)
         return reply if isinstance(m, Message) else value_of(reply)
+
+    def _send_now(self, m: Message) -> bool:
+        raise NotImplementedError
+
+    def _current(self) -> Invocation | None:
+        return self.messenger.running()
+
+    def group(self, name: str) -> Group:
+        """See `Connection.group`."""
+        return self.messenger.group(name, self)
 
     async def send(self, m: Any, data: Bytes = b"") -> bool:
         """See `Connection.send`."""
@@ -202,7 +208,13 @@ class MessengerConnection(LocalConnection):
 
     def send_message(self, m: Any, data: Bytes = b"") -> bool:
         """See `Connection.send_message`."""
-        return self.messenger.send(self.session, to_message(m, data))
+        run = self.messenger.holder()
+        if run is None:
+            return self.messenger.send(self.session, to_message(m, data))
+        return self.messenger.hold(self.session, to_message(m, data), run)
+
+    def _send_now(self, m: Message) -> bool:
+        return self.messenger.send(self.session, m)
 
     def send_keepalive(self) -> None:
         """Ask the peer for a sign of life; wakes a parked session."""
@@ -321,7 +333,15 @@ class LoopbackConnection(LocalConnection):
 
     def send_message(self, m: Any, data: Bytes = b"") -> bool:
         """Deliver to the other end, in the next turn of the loop."""
-        return self.messenger.send_loopback(self.other, to_message(m, data))
+        m = to_message(m, data)
+        run = self.messenger.holder()
+        if run is None or self.messenger.closed:
+            return self._send_now(m)
+        run.hold(lambda: self._send_now(m), m.size)
+        return True
+
+    def _send_now(self, m: Message) -> bool:
+        return self.messenger.send_loopback(self.other, m)
 
     def mark_down(self) -> None:
         """Nothing to end."""

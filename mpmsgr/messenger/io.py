@@ -21,6 +21,10 @@ from mpmsgr.errors import PluginError
 from mpmsgr.loop import relax_collector, run
 from mpmsgr.messenger.messenger import Messenger
 from mpmsgr.pool.front import PoolFront
+from mpmsgr.pool.io_memory import IoMemory
+from mpmsgr.pool.layout import SlotLayout
+from mpmsgr.pool.quarantine import Quarantine
+from mpmsgr.pool.spool import Spool
 from mpmsgr.process import (
     SUPERVISOR_PID_ENV,
     die_with_parent,
@@ -42,7 +46,8 @@ class IoProcess:
         self._messenger: Messenger | None = None
         self._front: PoolFront | None = None
         self._lame_duck = False
-        self._closing: asyncio.Task[None] | None = None
+        self._memory: IoMemory | None = None
+        self._memory_of_slots: dict[int, int] = {}  # descriptors that came before the rest
         self._work: asyncio.Task[None] | None = None
         self._status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
@@ -57,15 +62,26 @@ class IoProcess:
             op = packet["op"]
             if op == "start":
                 self._work = asyncio.ensure_future(self._start(packet))
+            elif op == "slot_memory":
+                self._memory_of_slots[packet["slot"]] = packet["fds"][0]
+                self._add_slots()
             elif op == "worker_lost" and self._front is not None:
-                self._front.worker_lost(packet["slot"], packet["generation"], packet["cause"])
+                self._front.worker_lost(
+                    packet["slot"],
+                    packet["generation"],
+                    packet["cause"],
+                    packet["running"],
+                    packet["signal"],
+                )
+            elif op == "retire":
+                self._retire(packet["slot"], packet["generation"])
             elif op == "stop":
                 self._work = asyncio.ensure_future(self._stop(packet["timeout_s"]))
             elif op == "quit":
                 self._end(0)
             elif op == "lame_duck":
                 self._lame_duck = True
-                self._closing = asyncio.ensure_future(self._let_nobody_in())
+                self._let_nobody_in()
             elif op == "reopen_logs":
                 logs.reopen()
             elif op == "log_level":
@@ -86,11 +102,19 @@ class IoProcess:
 
     async def _serve(self, settings: Settings, packet: Packet) -> None:
         if settings.workers:
+            self._memory = self._map(settings, packet)
+            self._add_slots()
             self._front = PoolFront(
                 packet["endpoint"],
                 self._incarnation,
                 credit=settings.worker_credit,
                 dispatch_bytes=settings.dispatch_bytes,
+                memory=self._memory,
+                max_attempts=settings.max_attempts,
+                quarantine=Quarantine(_spool(settings)),
+                lease_max_age_s=settings.lease_max_age_s,
+                recycle=self._recycle,
+                retired=self._retired,
             )
         ways = resolve_ways(settings, packet["nonce"])
         messenger = self._messenger = Messenger(
@@ -112,15 +136,41 @@ class IoProcess:
             chain = load_chain(settings.modules, settings.options, settings.app_dir)
             await messenger.use_chain(chain)
         listeners = [socket.socket(fileno=fd) for fd in packet["listen_fds"]]
+        self._let_nobody_in()
         addrs = messenger.listen(listeners)
-        if self._lame_duck:
-            await messenger.stop_accepting()
         relax_collector()
         self._channel.send("ready", addrs=[str(addr) for addr in addrs])
 
-    async def _let_nobody_in(self) -> None:
+    @staticmethod
+    def _map(settings: Settings, packet: Packet) -> IoMemory | None:
+        """The memory that is shared with workers."""
+        if "fds" not in packet:
+            return None
+        sizes = packet["memory"]
+        layout = SlotLayout(sizes["ring_bytes"], sizes["worker_arena_bytes"])
+        threshold = settings.arena_threshold_bytes
+        return IoMemory(packet["fds"][0], sizes["arena_bytes"], layout, threshold)
+
+    def _add_slots(self) -> None:
+        if self._memory is not None:
+            while self._memory_of_slots:
+                self._memory.add_slot(*self._memory_of_slots.popitem())
+
+    def _retire(self, slot: int, generation: int) -> None:
+        if self._front is None:
+            self._retired(slot, generation)
+        else:
+            self._front.retire(slot, generation)
+
+    def _retired(self, slot: int, generation: int) -> None:
+        self._channel.send("retired", slot=slot, generation=generation)
+
+    def _let_nobody_in(self) -> None:
         if self._messenger is not None:
-            await self._messenger.stop_accepting()
+            self._messenger.endpoint.lame_duck = self._lame_duck
+
+    def _recycle(self, slot: int, generation: int, why: str) -> None:
+        self._channel.send("recycle", slot=slot, generation=generation, why=why)
 
     async def _stop(self, timeout_s: float) -> None:
         undelivered = 0
@@ -137,6 +187,14 @@ class IoProcess:
     def _end(self, status: int) -> None:
         if not self._status.done():
             self._status.set_result(status)
+
+
+def _spool(settings: Settings) -> Spool | None:
+    if settings.quarantine_dir is None:
+        return None
+    spool = Spool(settings.quarantine_dir, settings.quarantine_bytes)
+    spool.prepare()
+    return spool
 
 
 async def _serve(args: argparse.Namespace) -> int:

@@ -12,17 +12,25 @@ from typing import Any, Self
 
 from mpmsgr.dispatch.chain import Chain
 from mpmsgr.dispatch.dispatcher import Dispatcher
+from mpmsgr.dispatch.group import Group
+from mpmsgr.dispatch.invocation import Invocation
 from mpmsgr.errors import ConfigError, MessengerError, OutboxFull, SessionReset
 from mpmsgr.messenger.accepter import Accepter, bind_sockets, raise_fd_limit
-from mpmsgr.messenger.connection import LoopbackConnection, MessengerConnection
+from mpmsgr.messenger.connection import (
+    LocalConnection,
+    LoopbackConnection,
+    MessengerConnection,
+)
 from mpmsgr.messenger.driver import Driver
 from mpmsgr.messenger.faults import FaultyDriver
 from mpmsgr.messenger.local import LocalSink
+from mpmsgr.messenger.local_group import LocalGroup, LocalService
 from mpmsgr.messenger.sink import Sink
 from mpmsgr.messenger.tids import TidSource
 from mpmsgr.messenger.transport import PipeTransport
 from mpmsgr.session.auth import Authenticator
 from mpmsgr.session.endpoint import Endpoint, Timing
+from mpmsgr.session.handled import HandledPrefix
 from mpmsgr.session.inject import Injection, Injector
 from mpmsgr.session.policy import Policies, Policy, default_policies
 from mpmsgr.session.session import Session, Target
@@ -31,7 +39,7 @@ from mpmsgr.wire.address import EntityAddr, split_address
 from mpmsgr.wire.limits import Limits
 from mpmsgr.wire.message import Message
 from mpmsgr.wire.name import EntityName, parse_type
-from mpmsgr.wire.v1.parcel import encode_parcel
+from mpmsgr.wire.v1.parcel import Parcel, encode_parcel
 
 
 class Messenger:
@@ -108,7 +116,15 @@ class Messenger:
         if self._driver is not None:
             return
         raise_fd_limit()
-        self._local = LocalSink(self.chain, self.connection_of, self._overrun)
+        self._local = LocalSink(
+            self.chain,
+            self.connection_of,
+            self._overrun,
+            self._handled,
+            LocalService(self),
+            LoopbackConnection(self),
+        )
+        self._local.use_chain(self.chain)
         sink = self._given_sink or self._local
         if self._injection is None:
             self._driver = Driver(self.endpoint, sink, self._advertise)
@@ -143,7 +159,8 @@ class Messenger:
         """Use the dispatchers of *chain* instead of those added so far, and start them."""
         self._running()
         assert self._local is not None
-        self.chain = self._local.runner.chain = chain
+        self.chain = chain
+        self._local.use_chain(chain)
         await self._local.runner.start()
         self._accept_if_ready()
 
@@ -223,6 +240,7 @@ class Messenger:
             for end in (self._loopback, self._loopback.other):
                 end.was_reset(SessionReset(self.addr), final=True)
         assert self._local is not None
+        self._local.close()
         self._local.runner.cancel()
         await self._local.runner.stop()
         await self._driver.close()
@@ -232,11 +250,16 @@ class Messenger:
     def add_dispatcher_head(self, dispatcher: Dispatcher) -> None:
         """Ask *dispatcher* first."""
         self.chain.add_head(dispatcher)
-        self._accept_if_ready()
+        self._chain_changed()
 
     def add_dispatcher_tail(self, dispatcher: Dispatcher) -> None:
         """Ask *dispatcher* last."""
         self.chain.add_tail(dispatcher)
+        self._chain_changed()
+
+    def _chain_changed(self) -> None:
+        if self._local is not None:
+            self._local.use_chain(self.chain)
         self._accept_if_ready()
 
     # connections
@@ -296,15 +319,42 @@ class Messenger:
         """Encode and queue *m*; False: the session is over. ValueError: it cannot be sent."""
         if self.closed:
             return False
+        parcel = self._encode(m)
+        if parcel.push and not self.endpoint.admit(session, parcel.size):
+            self._refuse(session)
+            return True
+        return self._queue(session, parcel)
+
+    def hold(self, session: Session, m: Message, run: Invocation) -> bool:
+        """The same, but *m* is queued when the handler *run* has completed."""
+        if self.closed or session.state is State.CLOSED:
+            return False
+        parcel = self._encode(m)
+        held = run.pushed(session.id, parcel.size) if parcel.push else 0
+        if parcel.push and not self.endpoint.admit(session, held):
+            self._refuse(session)
+            return True
+        run.hold(lambda: self._queue(session, parcel), parcel.size)
+        return True
+
+    def running(self) -> Invocation | None:
+        """The callback that runs now."""
+        return self._local.runner.current() if self._local is not None else None
+
+    def holder(self) -> Invocation | None:
+        """The callback that holds back what is sent now."""
+        return self._local.runner.holder() if self._local is not None else None
+
+    def _encode(self, m: Message) -> Parcel:
         self.endpoint.limits.check(len(m.front), len(m.middle), len(m.data))
-        driver = self._running()
         if not m.tid:
             m.tid, m.src, m.nonce = self.tids.next(), self.name, self._nonce
         parcel = encode_parcel(m, self.name)
         parcel.push = m.src is self.name  # the tid is ours, maybe from the peer it went to before
-        if parcel.push and not self.endpoint.admit(session, parcel.size):
-            self._refuse(session)
-            return True
+        return parcel
+
+    def _queue(self, session: Session, parcel: Parcel) -> bool:
+        driver = self._running()
         queued = self.endpoint.send(session, [parcel], driver.now())
         if session.full:  # at once: the action comes after the messages that are being handled
             driver.sink.full(session, True)
@@ -322,6 +372,21 @@ class Messenger:
 
     def _overrun(self, session: Session) -> None:
         self.endpoint.overrun(session, self.now())
+
+    def group(self, name: str, con: LocalConnection | None = None) -> Group:
+        """The group *name* of our connections; *con* may join it."""
+        assert self._local is not None
+        return LocalGroup(name, self, self._local.groups, con)
+
+    def session_of(self, con: LocalConnection | None) -> Session:
+        """The session of *con*. ValueError: there is none."""
+        if not isinstance(con, MessengerConnection):
+            raise ValueError(f"{con} is no peer's connection: it cannot be in a group")
+        return con.session
+
+    def _handled(self, session: Session, seq: int, prefix: HandledPrefix) -> None:
+        self.endpoint.handled(session, [seq], self.now(), prefix=prefix)
+        self._running().run()
 
     def send_keepalive(self, session: Session) -> None:
         """Ask for a sign of life."""

@@ -6,10 +6,14 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from mpmsgr.dispatch.connection import Connection
+from mpmsgr.dispatch.group import Group
+from mpmsgr.dispatch.invocation import CURRENT, Invocation
 from mpmsgr.dispatch.payload import to_message
-from mpmsgr.errors import OutboxFull, SessionReset
-from mpmsgr.messenger.runner import Lane
-from mpmsgr.pool.envelope import Intro, OutRecord
+from mpmsgr.dispatch.serial import Serial
+from mpmsgr.errors import HandlerError, OutboxFull, RequestTimeout, SessionReset
+from mpmsgr.messenger.requests import Requests, value_of
+from mpmsgr.pool.envelope import ASKS, PUSHES, Intro
+from mpmsgr.pool.outlet import Outlet
 from mpmsgr.wire.address import EntityAddr
 from mpmsgr.wire.crc import Bytes
 from mpmsgr.wire.message import Message
@@ -19,10 +23,10 @@ if TYPE_CHECKING:
     from mpmsgr.pool.runtime import Runtime
 
 
-class RemoteConnection(Connection):
+class RemoteConnection(Outlet, Connection):
     """One peer. What is sent collects here until the worker's next batch leaves.
 
-    completed: items handled since then; dirty: it waits to be taken; gone: the session is over.
+    gone: the session is over.
 
     Pushes keep to the outbox's limit although the outbox is elsewhere: not more than that many
     bytes leave before the I/O process has said how full it is by then. One that was not told
@@ -31,23 +35,22 @@ class RemoteConnection(Connection):
     """
 
     def __init__(self, runtime: Runtime, id_: int) -> None:
-        self.id = id_
+        Outlet.__init__(self, id_)
         self.peer_type = 0
         self.peer_addr = self.my_addr = EntityAddr()
         self.features = 0
         self.lossy = False
         self.priv: Any = None
         self.last_reset: SessionReset | None = None
-        self.lane = Lane()
+        self.state_limit = runtime.state_limit
+        self.lane = Serial(id_)
         self.gone = False
-        self.completed = 0
-        self.dirty = False
-        self._out: list[Any] = []
         self._pushes: list[int] = []
         self._limit = self._full_with = 0  # of the outbox, for pushes; what is in it if it is full
         self._blocks = False
         self._pushed = self._asked = 0  # bytes since the last answer; of these, when we asked
         self._room: asyncio.Future[None] | None = None  # while somebody waits for it
+        self._requests: Requests | None = None
         self._runtime = runtime
 
     def introduce(self, intro: Intro) -> None:
@@ -56,6 +59,9 @@ class RemoteConnection(Connection):
         self.peer_addr = EntityAddr.parse(intro.peer_addr)
         self.my_addr = EntityAddr.parse(intro.my_addr or "-")
         self.features, self.lossy = intro.features, intro.lossy
+        if not intro.owner:
+            self.detach()
+            return
         self._limit = 0 if intro.outbox_full == "drop_oldest" else intro.outbox_bytes
         self._blocks = intro.outbox_full == "block"
         self._full_with = intro.full_with
@@ -70,6 +76,8 @@ class RemoteConnection(Connection):
         """The session is over."""
         self.gone = True
         self._wake_senders()
+        if self._requests is not None:
+            self._requests.fail(self.last_reset or SessionReset(self.peer_addr))
 
     def detach(self) -> None:
         """The session is no longer told about here: whether it is full, or over."""
@@ -81,12 +89,17 @@ class RemoteConnection(Connection):
         if room is not None:
             room.set_result(None)
 
+    def _current(self) -> Invocation | None:
+        return self._runtime.runner.current()
+
     def _is_full(self) -> bool:
         return self._limit > 0 and (self._full_with > 0 or self._pushed >= self._limit)
 
     def _asks(self) -> bool:
         """Is it time to ask how full the outbox is? Early enough not to have to wait."""
         return 2 * self._pushed > self._limit > 0 and not self._asked
+
+    # sending
 
     def send_message(self, m: Any, data: Bytes = b"") -> bool:
         """See `Connection.send_message`."""
@@ -95,26 +108,37 @@ class RemoteConnection(Connection):
         if type(m) is not Message:
             m = to_message(m, data)
         runtime = self._runtime
-        if not m.tid or m.src is runtime.name:  # that name is ours: it went to another before
-            self._push(m)
-            return True
-        head, body = encode_parts(m, runtime.name, limits=runtime.limits)
-        self._out += (head, body[0] if len(body) == 1 else body)
-        if not self.dirty:
-            runtime.has_output(self)
+        push = not m.tid or m.src is runtime.name  # that name is ours: it went to another before
+        if push:
+            if self._is_full():
+                raise OutboxFull(self.peer_addr, max(self._full_with, self._pushed), self._limit)
+            m.tid, m.src = m.tid or runtime.tids.next(), runtime.name
+        if len(m.data) > runtime.threshold:
+            runtime.settle(m)
+        head, parts = encode_parts(m, runtime.name, True, runtime.limits)
+        body: Any = parts[0] if len(parts) == 1 else parts
+        size = len(body) if len(parts) == 1 else sum(map(len, parts))
+        if push and self._limit:
+            self._pushed += size
+        run = runtime.runner.running
+        if run is not None and run.con is self and run.plain and type(body) is bytes and not push:
+            # A reply, and small, as most are. It waits where it will be fetched: nothing is fetched
+            # before a handler that is not async has completed.
+            if run.mark < 0:
+                run.mark = len(self.out)
+            run.held_bytes += size
+            self.out += (head, body)
+        else:
+            runtime.send(run or CURRENT.get(), (self, head, body, push), size)
         return True
 
-    def _push(self, m: Message) -> None:
-        if self._is_full():
-            raise OutboxFull(self.peer_addr, max(self._full_with, self._pushed), self._limit)
-        runtime = self._runtime
-        m.tid, m.src = m.tid or runtime.tids.next(), runtime.name
-        head, body = encode_parts(m, runtime.name, limits=runtime.limits)
-        self._pushes.append(len(self._out) // 2)
-        self._pushed += sum(map(len, body)) if self._limit else 0
-        self._out += (head, body[0] if len(body) == 1 else body)
+    def put(self, head: bytes, body: Any, push: bool) -> None:
+        """Let a parcel leave with the next batch; *body* as the envelope has it."""
+        if push:
+            self._pushes.append(len(self.out) // 2)
+        self.out += (head, body)
         if not self.dirty:
-            runtime.has_output(self)
+            self._runtime.has_output(self)
 
     async def send(self, m: Any, data: Bytes = b"") -> bool:
         """See `Connection.send`."""
@@ -124,27 +148,105 @@ class RemoteConnection(Connection):
             await asyncio.shield(self._room)
         return self.send_message(m, data)
 
+    def allocate(self, nbytes: int) -> memoryview:
+        """See `Connection.allocate`."""
+        return self._runtime.allocate(nbytes)
+
+    # requests
+
+    async def _request(self, m: Any, data: Bytes, timeout: float | None) -> Any:
+        """See `Connection.request`. The reply does not wait for the lane: it bypasses it."""
+        runtime = self._runtime
+        request = to_message(m, data)
+        request.tid, request.src = request.tid or runtime.tids.next(), runtime.name
+        requests = self._requests = self._requests or Requests()
+        future = requests.expect(request.tid)
+        try:
+            if self.gone:
+                raise self.last_reset or SessionReset(self.peer_addr)
+            runtime.request(self, request)
+            async with asyncio.timeout(timeout):
+                reply = await future
+        except TimeoutError:
+            raise RequestTimeout(
+                self.peer_addr, request.type, request.tid, timeout or 0, "in a worker"
+            ) from None
+        finally:
+            requests.forget(request.tid)
+        return reply if isinstance(m, Message) else value_of(reply)
+
+    def answered(self, m: Message) -> None:
+        """The reply to a request of a handler."""
+        if self._requests is not None:
+            self._requests.take_reply(m)
+
+    # the rest
+
     def mark_down(self) -> None:
         """End the session, without an event on this side; what is not written yet is dropped."""
         if not self.gone:
-            self._runtime.mark_down(self)
+            self.leave()
+            self._runtime.act("down", self.id)
 
     def connection(self, id_: int) -> Connection:
         """See `Connection.connection`."""
         return self._runtime.connection(id_)
+
+    def group(self, name: str) -> Group:
+        """See `Connection.group`."""
+        return RemoteGroup(name, self._runtime, self.id)
 
     @property
     def is_connected(self) -> bool:
         """Is the session still there, as far as this worker was told?"""
         return not self.gone
 
-    def take_record(self) -> OutRecord:
-        """What happened since the last batch."""
-        record: OutRecord = (self.id, self.completed, self._out)
+    def take_record(self) -> list[Any]:
+        """See `Outlet.take_record`."""
         if self._pushes or self._pushed:
-            asks = self._asks()
-            record = (*record, self._pushes, asks)
+            self.note(PUSHES, self._pushes)
             self._pushes = []
-            self._asked = self._pushed if asks else self._asked
-        self.completed, self._out, self.dirty = 0, [], False
-        return record
+            if self._asks():
+                self.note(ASKS, True)
+                self._asked = self._pushed
+        return super().take_record()
+
+
+class RemoteGroup(Group):
+    """See `Group`; membership is kept in the I/O process. con_id: whose it is, 0: nobody's."""
+
+    def __init__(self, name: str, runtime: Runtime, con_id: int) -> None:
+        super().__init__(name)
+        self._runtime = runtime
+        self._con_id = con_id
+
+    def join(self) -> None:
+        """See `Group.join`."""
+        self._runtime.act("join", self.name, self._member())
+
+    def leave(self) -> None:
+        """See `Group.leave`."""
+        self._runtime.act("leave", self.name, self._member())
+
+    def _member(self) -> int:
+        if not self._con_id:
+            raise ValueError(f"group {self.name!r} was not got from a connection")
+        return self._con_id
+
+    def send(self, m: Any, data: Bytes = b"") -> None:
+        """See `Group.send`."""
+        runtime = self._runtime
+        m = to_message(m, data)
+        m.tid, m.src = m.tid or runtime.tids.next(), runtime.name
+        head, body, size = runtime.encode(m)
+        runtime.act("group", self.name, head, body=body, nbytes=size)
+
+
+def check_held(held: int, more: int, limit: int) -> None:
+    """Raise HandlerError if a handler that holds *held* bytes may not hold *more*."""
+    if held + more > limit:
+        text = (
+            f"of {more} bytes: the handler holds {held} already until it completes, at most {limit}"
+            " (held_bytes); @handles(streaming=True) sends at once"
+        )
+        raise HandlerError("a message", text)

@@ -69,6 +69,17 @@ class Deliver(NamedTuple):
     raws: list[Bytes]
 
 
+class Place(NamedTuple):
+    """A long message has begun on *pipe*, and is read on once it has a place: `Pipe.land`.
+
+    size: bytes of the raw message; lead: how many of them come before its data.
+    """
+
+    pipe: Pipe
+    size: int
+    lead: int
+
+
 class Event(NamedTuple):
     """Something happened to *session*; *cause* in words.
 
@@ -112,5 +123,5 @@ class Fault(NamedTuple):
 
 
 SocketAction = Dial | Write | Flush | FlushSoon | Close | Fault
-SessionAction = Deliver | Event | Answered | Full | Report
+SessionAction = Deliver | Place | Event | Answered | Full | Report
 Action = SocketAction | SessionAction | Wake

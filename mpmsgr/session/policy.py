@@ -11,6 +11,7 @@ from mpmsgr.wire.name import EntityType
 
 REMOTE_RESET_WAYS = ("drop", "resend")
 OUTBOX_FULL_WAYS = ("block", "fail", "drop_oldest")
+ACK_WAYS = ("received", "handled")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ class Policy:
     outbox_bytes: so much may wait to be sent or acknowledged (0 = no limit). Above it the peer's
     new requests wait, and for pushes outbox_full says: "block" (`send` waits, `send_message`
     raises OutboxFull), "fail" (both raise), "drop_oldest" (the oldest unsent pushes go).
+    ack: the peer keeps a message until it was "received" (Ceph's way), or "handled".
     """
 
     lossy: bool = False
@@ -47,12 +49,14 @@ class Policy:
     dedupe_window: int = 0
     outbox_bytes: int = 64 * 1024 * 1024
     outbox_full: str = "block"
+    ack: str = "received"
 
     def __post_init__(self) -> None:
         """Raise ConfigError for a word that is not allowed."""
         for name, ways in (
             ("on_remote_reset", REMOTE_RESET_WAYS),
             ("outbox_full", OUTBOX_FULL_WAYS),
+            ("ack", ACK_WAYS),
         ):
             if getattr(self, name) not in ways:
                 raise ConfigError(name, getattr(self, name), f"must be {' or '.join(ways)}")

@@ -12,9 +12,11 @@ from mpmsgr.logs import setup_logging
 from mpmsgr.messenger.accepter import bind_sockets
 from mpmsgr.supervisor.affinity import cpus_of
 from mpmsgr.supervisor.exits import ExitCode
+from mpmsgr.supervisor.launcher import Launcher
 from mpmsgr.supervisor.limits import Limits
 from mpmsgr.supervisor.measures import Handled
 from mpmsgr.supervisor.rundir import open_run_dir
+from mpmsgr.supervisor.shared import open_shared
 from mpmsgr.supervisor.signals import Signals
 from mpmsgr.supervisor.spawn import Commands, check_platform
 from mpmsgr.supervisor.supervisor import Supervisor, check_size, close_listeners, say
@@ -40,20 +42,16 @@ def serve(
             stack.callback(run_dir.remove)
             listeners = bind_sockets(settings.bind)
             stack.callback(close_listeners, listeners)
+            shared = open_shared(settings)
+            stack.callback(shared.close)
             watch = stack.enter_context(SourceWatch(settings.app_dir)) if settings.reload else None
         except (ConfigError, OSError) as exc:
             say(str(exc))
             return ExitCode.USAGE
+        nonce = resolve_ways(settings, secrets.randbits(32)).nonce
+        launcher = Launcher(commands or Commands(), listeners, run_dir, nonce, shared)
         supervisor = Supervisor(
-            settings,
-            listeners,
-            run_dir,
-            signals,
-            resolve_ways(settings, secrets.randbits(32)).nonce,
-            commands or Commands(),
-            limits or Limits(),
-            reread,
-            handled or (lambda slot: 0),
+            settings, launcher, signals, limits or Limits(), reread, handled or shared.handled
         )
         if watch is not None:
             supervisor.reload_with(watch)

@@ -46,7 +46,7 @@ def test_every_flag_reaches_its_setting(served: list[Settings], tmp_path: Path) 
         "serve --bind 127.0.0.1:0 --bind [::1]:6800-6810 --advertise 192.0.2.1:6800 --workers 0"
         " --name mon.0 --nonce 7 --auth none --app-dir . --run-dir r --log-level debug"
         " --graceful-timeout 1.5 --max-messages 9 --max-lifetime 60 --max-rss 1GiB --cpu-affinity 0"
-        " --log-file l a b:C"
+        " --log-file l --max-attempts 5 --quarantine-dir q a b:C"
     )
     assert run(line.split()) == 0
     (settings,) = served
@@ -66,6 +66,8 @@ def test_every_flag_reaches_its_setting(served: list[Settings], tmp_path: Path) 
         max_rss_bytes=1 << 30,
         cpu_affinity="0",
         log_file=str(tmp_path / "l"),
+        max_attempts=5,
+        quarantine_dir=str(tmp_path / "q"),
         modules=["a", "b:C"],
     )
 
