@@ -231,6 +231,8 @@ class PoolFront(Sink):
             self._upkeep.cancel()
         self._link.close()
         self._quarantine.close()
+        in_use = ", ".join(f"{arena}: {n}" for arena, n in self._work.slots_in_use.items())
+        log.debug("slots of arenas in use at the end: %s", in_use or "no arenas")
 
     # handing out
 
@@ -275,12 +277,11 @@ class PoolFront(Sink):
     # what workers say
 
     def _received(self, parts: list[bytes]) -> None:
-        slot, generation = parse_identity(parts[0])
-        worker = self._lanes.workers.get(slot)
-        if worker is None or worker.generation != generation:
-            self._stranger(slot, generation, parts[1])
+        seat = self._work.by_name.get(parts[0])
+        if seat is None:
+            self._stranger(*parse_identity(parts[0]), parts[1])
             return
-        seat = self._work.seats[worker]
+        slot, generation = seat.worker.slot, seat.worker.generation
         incarnation, said_generation, kind, payload = seat.ringed.unpack(parts[1])
         if incarnation != self._incarnation or said_generation != generation:
             return
@@ -360,7 +361,7 @@ class PoolFront(Sink):
             if RETRY in more:
                 self._work.give_back(lane)
                 self._loop.call_later(more[RETRY], self._again, lane)
-        if lane.is_empty:
+        if lane.over and lane.is_empty:
             self._work.emptied(lane)
         return nbytes
 

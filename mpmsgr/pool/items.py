@@ -29,10 +29,11 @@ FULL, LATER = 1, 2
 
 class PoolLane(Lane[Any]):
     """A lane of the pool. state: what is committed, b"" = nothing; known_to: the worker that was
-    told of it (it may be gone); holds: FULL, LATER, both or 0; once: it is that of one message.
+    told of it (it may be gone); holds: FULL, LATER, both or 0; once: it is that of one message;
+    over: nothing more will come.
     """
 
-    __slots__ = ("holds", "known_to", "state")
+    __slots__ = ("holds", "known_to", "over", "state")
 
     once = False
 
@@ -41,25 +42,25 @@ class PoolLane(Lane[Any]):
         self.state = b""
         self.known_to: Worker | None = None
         self.holds = 0
+        self.over = self.once
 
 
 class SessionLane(PoolLane):
     """The lane of one session, and what is known of its connection.
 
-    also_known_to: workers that were told of the connection without having its lane; over: it
-    ended; farewell: the event that says so, while messages wait; held_bytes: while it is held, of
-    the messages that wait in it; requests: tid and worker of handlers' requests; None: nobody
-    waits for that reply any more.
+    also_known_to: workers that were told of the connection without having its lane; farewell: the
+    event that says that it is over, while messages wait; held_bytes: while it is held, of the
+    messages that wait in it; requests: tid and worker of handlers' requests; None: nobody waits
+    for that reply any more.
     """
 
-    __slots__ = ("also_known_to", "farewell", "held_bytes", "over", "requests", "session")
+    __slots__ = ("also_known_to", "farewell", "held_bytes", "requests", "session")
 
     def __init__(self, session: Session) -> None:
         super().__init__(session.id)
         self.session = session
         self.also_known_to: set[Worker] | None = None
         self.held_bytes = 0
-        self.over = False
         self.farewell: EventItem | None = None
         self.requests: dict[int, Worker | None] | None = None
 

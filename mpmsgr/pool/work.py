@@ -30,7 +30,8 @@ class Work:
     """credit: messages a worker may hold at most; max_attempts: deaths of workers that a message
     may cause where its handler says nothing, 0 = any number; send(name, seat): a frame is due.
 
-    nbytes, count: of what is in work; ingress: the arena where part of it lies, if there is one.
+    seats: of the workers, by_name: the same by their ZeroMQ identity; nbytes, count: of what is in
+    work; ingress: the arena where part of it lies, if there is one.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Work:
         self.board = Switchboard()
         self.lanes: Lanes[Any] = Lanes(credit, urgency, self._attempts_of)
         self.seats: dict[Worker, Seat] = {}
+        self.by_name: dict[bytes, Seat] = {}
         self.tell = Introductions(self.seats)
         self.ingress: Ingress | None = None
         self.nbytes = self.count = 0
@@ -192,20 +194,29 @@ class Work:
 
     def emptied(self, lane: PoolLane) -> None:
         """Nothing of *lane* is anywhere: what was left for that moment."""
-        if lane.once:
+        if isinstance(lane, SessionLane) and lane.farewell is not None:
+            farewell, lane.farewell = lane.farewell, None
+            self.add(lane, [farewell])
+        elif lane.over:
             self.remove(lane)
-        elif isinstance(lane, SessionLane) and lane.over:
-            if lane.farewell is not None:
-                farewell, lane.farewell = lane.farewell, None
-                self.add(lane, [farewell])
-            else:
-                self.remove(lane)
 
     def remove(self, lane: PoolLane) -> None:
         """Nothing of *lane* is anywhere, and nothing will come."""
         self.lanes.remove(lane)
         self.board.remove(lane)
         self.tell.forget(lane)
+
+    @property
+    def slots_in_use(self) -> dict[str, int]:
+        """Slots of shared memory that somebody refers to, by arena."""
+        in_use = {}
+        if self.ingress is not None:
+            self.ingress.collect()
+            in_use["ingress"] = self.ingress.slots
+        for slot, memory in sorted(self._memory.slots.items() if self._memory else ()):
+            memory.collect()
+            in_use[f"worker {slot}"] = len(memory.occupied)
+        return in_use
 
     # workers
 
@@ -215,6 +226,7 @@ class Work:
         worker.number = number
         memory = self._memory.slots.get(slot) if self._memory is not None else None
         seat = self.seats[worker] = Seat(worker, memory, self._is_due)
+        self.by_name[seat.name] = seat
         # Even without news: by the first frame the worker knows that it is known here.
         seat.tell(WELCOME, memory.occupied if memory is not None else [])
 
@@ -226,6 +238,7 @@ class Work:
         if self.ingress is not None:
             self.ingress.worker_lost(worker.slot)
         seat = self.seats.pop(worker)
+        del self.by_name[seat.name]
         for lane in lanes:
             assert isinstance(lane, PoolLane)
             lane.known_to = None
