@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -21,6 +22,8 @@ from mpmsgr.supervisor.signals import Signals
 from mpmsgr.supervisor.spawn import Commands, check_platform
 from mpmsgr.supervisor.supervisor import Supervisor, check_size, close_listeners, say
 from mpmsgr.supervisor.watch import SourceWatch
+
+log = logging.getLogger("mpmsgr.supervisor")
 
 
 def serve(
@@ -48,6 +51,8 @@ def serve(
         except (ConfigError, OSError) as exc:
             say(str(exc))
             return ExitCode.USAGE
+        if settings.max_messages and not shared.slots:
+            log.warning("max_messages is not kept without workers and arena_bytes")
         nonce = resolve_ways(settings, secrets.randbits(32)).nonce
         launcher = Launcher(commands or Commands(), listeners, run_dir, nonce, shared)
         supervisor = Supervisor(

@@ -328,6 +328,39 @@ def test_an_arena_per_incarnation_and_a_piece_per_slot(start: Start) -> None:
     assert len(memfds_of(running.process.pid)) == 3, "the first arena is let go"
 
 
+def test_a_slot_more_has_memory_of_its_own(start: Start) -> None:
+    running = start(**SIZES)
+    running.wait_ready()
+    running.signal(signal.SIGTTIN)
+    piece = running.wait_packet("start", role="worker", slot=2)["fds"][1]
+    assert (piece["name"], piece["bytes"]) == ("/memfd:mpmsgr-worker-2", SLOT_BYTES)
+    assert running.wait_packet("slot_memory", role="io", slot=2)["fds"] == [piece]
+    running.signal(signal.SIGTTOU)
+    running.wait_line("worker 2 (generation 1) ended: exit 0")
+    os.kill(running.child("io"), signal.SIGKILL)
+    assert running.wait_packet("slot_memory", role="io", slot=2, number=2)["fds"] == [piece]
+    running.signal(signal.SIGTTIN)
+    again = running.wait_packet("start", role="worker", slot=2, number=2)
+    assert (again["fds"][1], again["begun"]) == (piece, [])
+    assert running.stop() == ExitCode.CLEAN
+
+
+def test_a_slot_more_that_there_is_no_room_for_is_tried_again(start: Start) -> None:
+    running = start(workers=1, log_level="error", **SIZES)
+    running.wait_ready()
+    supervisor = psutil.Process(running.process.pid)
+    limits = supervisor.rlimit(psutil.RLIMIT_FSIZE)
+    supervisor.rlimit(psutil.RLIMIT_FSIZE, (65536, limits[1]))
+    running.signal(signal.SIGHUP)
+    running.wait_line("the reload is given up, the workers from before it stay: ")
+    assert running.journal("start", role="worker", slot=1) == []
+    running.signal(signal.SIGTTIN)
+    running.wait_line("worker 1 (generation 4) cannot be started: ")
+    supervisor.rlimit(psutil.RLIMIT_FSIZE, limits)
+    assert len(running.wait_packet("start", role="worker", slot=1)["fds"]) == 2
+    assert running.stop() == ExitCode.CLEAN
+
+
 def memfds_of(pid: int) -> list[str]:
     links = [os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()]
     return [link for link in links if "memfd:" in link]
