@@ -1,19 +1,56 @@
-"""Log lines of our processes, on stderr."""
+"""Log lines of our processes, on stderr or in a file."""
 
 from __future__ import annotations
 
 import logging
 import sys
 
+log = logging.getLogger("mpmsgr.logs")
 
-def setup_logging(level: str, process: str) -> None:
-    """Write lines of at least *level*; *process* ("io", "worker 1") stands in each."""
-    handler = logging.StreamHandler(sys.stderr)
+
+def setup_logging(level: str, process: str, file: str | None = None) -> None:
+    """Write lines of at least *level*; *process* ("io", "worker 1") stands in each.
+
+    file: append to it instead of stderr. Raises OSError if it cannot be opened.
+    """
+    handler = LogFile(file) if file else logging.StreamHandler(sys.stderr)
     form = f"%(asctime)s %(levelname)s {process} %(name)s: %(message)s"
     handler.setFormatter(logging.Formatter(form))
     root = logging.getLogger()
+    for old in root.handlers:
+        if isinstance(old, LogFile):
+            old.close()
     root.handlers[:] = [handler]
-    root.setLevel(level.upper())
+    set_level(level)
+
+
+def set_level(level: str) -> None:
+    """Write lines of at least *level* from now on."""
+    logging.getLogger().setLevel(level.upper())
+
+
+def reopen() -> None:
+    """Go on in a new file where ours was moved away; what cannot be opened is said, in the old."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, LogFile):
+            handler.reopen()
+
+
+class LogFile(logging.FileHandler):
+    """A file that several processes append lines to; `reopen` it when it was moved away."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path, mode="a", encoding="utf-8")
+
+    def reopen(self) -> None:
+        """Close the file and open the one of its name."""
+        try:
+            before = self.setStream(self._open())
+        except OSError as exc:
+            log.error("the log file cannot be opened anew: %s", exc)
+        else:
+            if before is not None:
+                before.close()
 
 
 class RateLimit:

@@ -1,4 +1,4 @@
-"""What a child process does first: die with its parent, leave stop signals to it, show stacks."""
+"""What a child process does first: die with its parent, leave signals to it, show stacks."""
 
 from __future__ import annotations
 
@@ -10,8 +10,15 @@ import sys
 from types import FrameType
 
 SUPERVISOR_PID_ENV = "MPMSGR_SUPERVISOR_PID"
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 DUMP_SIGNAL = signal.SIGUSR1
+#: Those a terminal, or a careless ``pkill``, sends to children as well as to the supervisor.
+PARENTS_SIGNALS = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGQUIT,
+    signal.SIGHUP,
+    signal.SIGUSR2,
+)
 
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -36,29 +43,30 @@ def die_with_parent(expected_parent_pid: int) -> bool:
     return True
 
 
-def leave_stop_signals_to_parent() -> None:
-    """Let SIGINT and SIGTERM pass: a terminal's Ctrl-C reaches the whole process group.
+def leave_signals_to_parent() -> None:
+    """Let the operator's signals pass: a terminal's reach the whole process group.
 
     A handler that does nothing, not SIG_IGN, since that and a blocked mask would be inherited by
-    programs the plugins start. The parent blocks both for us until here. Main thread only.
+    programs the plugins start. The parent blocks them for us until here. Main thread only.
     """
-    for number in STOP_SIGNALS:
+    for number in PARENTS_SIGNALS:
         signal.signal(number, _do_nothing)
         signal.siginterrupt(number, False)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, PARENTS_SIGNALS)
 
 
 def dump_stacks_on_signal() -> None:
     """Write the stacks of all threads to stderr when DUMP_SIGNAL comes, and on a fault (SIGSEGV).
 
     Also while one of them is in C and holds the GIL: the handler needs no Python. Without a stderr
-    the signal does nothing. Main thread only.
+    the signal does nothing. The parent blocks it for us until here. Main thread only.
     """
     if sys.stderr is None:
         signal.signal(DUMP_SIGNAL, _do_nothing)
-        return
-    faulthandler.enable(all_threads=True)
-    faulthandler.register(DUMP_SIGNAL, all_threads=True, chain=False)
+    else:
+        faulthandler.enable(all_threads=True)
+        faulthandler.register(DUMP_SIGNAL, all_threads=True, chain=False)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (DUMP_SIGNAL,))
 
 
 def _do_nothing(number: int, frame: FrameType | None) -> None:

@@ -11,13 +11,15 @@ import click
 
 from mpmsgr.cli.exit_codes import ExitCode
 from mpmsgr.config import DEFAULT_FILE, OPTIONS, Option, Settings, load_settings
+from mpmsgr.config.kinds import Switch
 from mpmsgr.errors import ConfigError
 
 _HELP = """\
 Serve MODULE[:ATTR]...: a Dispatcher class or instance, or a module with @handles functions.
 
 Prints one line "mpmsgr: ready on HOST:PORT (N workers)" on stderr when it can answer; TERM or
-Ctrl-C stop it: no new sessions, what is in work is finished, replies reach their peers.
+Ctrl-C stop it: no new sessions, what is in work is finished, replies reach their peers. HUP reads
+the configuration again and renews the workers.
 Flags win over the environment (MPMSGR_*), that over the file, that over the defaults.
 """
 
@@ -28,7 +30,7 @@ def serve(config: str | None, **flags: Any) -> int:
     from mpmsgr import supervisor
     from mpmsgr.supervisor import exits
 
-    ended = supervisor.run(settings)
+    ended = supervisor.run(settings, reread=lambda: settings_of(config, flags))
     return ExitCode.CRASH_LOOP if ended == exits.ExitCode.CRASH_LOOP else ended
 
 
@@ -57,6 +59,10 @@ def _parameters() -> Iterator[click.Parameter]:
 
 def _flag(option: Option) -> click.Option:
     default = option.shown_default
+    if isinstance(option.kind, Switch):
+        return click.Option(
+            [option.flag, option.name], is_flag=True, default=None, help=option.help
+        )
     return click.Option(
         [option.flag, option.name],
         metavar=option.metavar,

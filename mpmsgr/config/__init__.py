@@ -2,11 +2,13 @@
 
 `Settings` is the record and the table at once: its fields carry type, default, flag and meaning.
 Flags, ``MPMSGR_*`` names, the keys of ``mpmsgr.toml`` and the reference page derive from it;
-`load_settings` reads them in their order, `resolve_ways` fills in what depends on the name.
+`load_settings` reads them in their order, `resolve_ways` fills in what depends on the name,
+`take_over` says what a reload can change.
 """
 
 from __future__ import annotations
 
+from mpmsgr.config.reload import take_over
 from mpmsgr.config.settings import OPTIONS, Option, Settings
 from mpmsgr.config.sources import DEFAULT_FILE, load_settings
 from mpmsgr.config.ways import Ways, resolve_ways
@@ -19,4 +21,5 @@ __all__ = [
     "Ways",
     "load_settings",
     "resolve_ways",
+    "take_over",
 ]

@@ -27,6 +27,11 @@ _UNITS = {"": 1, "b": 1, "kib": KIB, "mib": MIB, "gib": 1 << 30}
 _SIZE = re.compile(r"(\d+)\s*([a-z]*)", re.IGNORECASE)
 _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*(:[^\W\d]\w*(\.[^\W\d]\w*)*)?")
 _HOST_NAME = re.compile(r"(?=.*[A-Za-z])\w([\w.-]*\w)?", re.ASCII)
+_SWITCH = {
+    **dict.fromkeys(("true", "yes", "on", "1"), True),
+    **dict.fromkeys(("false", "no", "off", "0"), False),
+}
+_CPUS = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
 _PORTS = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
 
 
@@ -214,6 +219,43 @@ class Folder(Kind):
 
 
 @dataclass(frozen=True)
+class File(Folder):
+    """A file that may come to be, as an absolute path."""
+
+
+@dataclass(frozen=True)
+class Switch(Kind):
+    """On or off."""
+
+    note: str = "true or false"
+
+    def read(self, raw: Any) -> bool:
+        """True or False, from TOML's or a flag's or from words."""
+        said = _SWITCH.get(raw.strip().lower()) if isinstance(raw, str) else raw
+        if isinstance(said, bool):
+            return said
+        raise ValueError(self.must)
+
+    def show(self, value: Any) -> str:
+        """As TOML has it."""
+        return str(value).lower()
+
+
+@dataclass(frozen=True)
+class Cpus(Kind):
+    """CPUs to bind workers to: a word, or numbers and ranges."""
+
+    note: str = "auto, none, or CPUs such as 0,2-5"
+
+    def read(self, raw: Any) -> str:
+        """The text, without blanks."""
+        text = re.sub(r"\s", "", str(raw)).lower() if isinstance(raw, (str, int)) else ""
+        if text in ("auto", "none") or (not isinstance(raw, bool) and cpu_numbers(text)):
+            return text
+        raise ValueError(self.must)
+
+
+@dataclass(frozen=True)
 class Listing(Kind):
     """A list; text is split at commas and blanks, each item read by `item`."""
 
@@ -361,6 +403,17 @@ def whole(text: str) -> int | None:
         return int(digits, 16) if digits.lower().startswith("0x") else int(digits)
     except ValueError:
         return None
+
+
+def cpu_numbers(text: str) -> list[int]:
+    """The CPUs of ``0,2-5``, in that order, each once; empty if *text* is no such list."""
+    cpus: dict[int, None] = {}
+    for part in text.split(","):
+        match = _CPUS.fullmatch(part)
+        if not match or (match[2] and int(match[2]) < int(match[1])):
+            return []
+        cpus |= dict.fromkeys(range(int(match[1]), int(match[2] or match[1]) + 1))
+    return list(cpus)
 
 
 def one_of(words: Sequence[str]) -> str:

@@ -27,7 +27,8 @@ class Option:
 
     name: the field of `Settings` and the TOML key. flag: the command line's spelling, "" if it has
     none. unset: what stands for a value nobody gave, where it is not `default` (``auto``). by_name:
-    the entity name decides when nothing is said (see `resolve_ways`).
+    the entity name decides when nothing is said (see `resolve_ways`). live: a reload gives a
+    running server a new value; of_workers: if it has workers (see `take_over`).
     """
 
     kind: kinds.Kind
@@ -38,6 +39,8 @@ class Option:
     repeats: bool = False
     unset: str = ""
     by_name: str = ""
+    live: bool = False
+    of_workers: bool = False
     name: str = ""
 
     @property
@@ -103,6 +106,7 @@ class Settings:
         "--workers",
         metavar="N|auto",
         unset=AUTO,
+        of_workers=True,
     )
     name: str = _option(
         "svc.0",
@@ -132,6 +136,7 @@ class Settings:
         "Directory modules are found in.",
         "--app-dir",
         metavar="DIR",
+        of_workers=True,
     )
     run_dir: str | None = _option(
         None,
@@ -146,6 +151,14 @@ class Settings:
         "Least severe log lines that are written.",
         "--log-level",
         metavar="LEVEL",
+        live=True,
+    )
+    log_file: str | None = _option(
+        None,
+        kinds.File(),
+        "File that log lines are appended to, instead of stderr; USR1 opens it anew.",
+        "--log-file",
+        metavar="FILE",
     )
     graceful_timeout_s: float = _option(
         30.0,
@@ -153,6 +166,7 @@ class Settings:
         "How long a stop waits for messages in work and for the acks of replies.",
         "--graceful-timeout",
         metavar="S",
+        live=True,
     )
     modules: list[str] = _option(
         [],
@@ -160,6 +174,7 @@ class Settings:
         "Dispatcher modules, in the order messages are offered to them.",
         metavar="MODULE[:ATTR]",
         repeats=True,
+        of_workers=True,
     )
     io_modules: list[str] = _option(
         [],
@@ -179,6 +194,7 @@ class Settings:
         {},
         kinds.Tables(note='tables such as [options."workers.echo:Echo"], one per module'),
         "Per module, the keyword arguments of its dispatcher class or on_start.",
+        of_workers=True,
     )
     policy: dict[str, dict[str, Any]] = _option(
         {},
@@ -297,10 +313,54 @@ class Settings:
         64 * MIB, kinds.Size(low=1), "Quarantined messages that are kept, altogether."
     )
     state_bytes: int = _option(
-        64 * KIB, kinds.Size(low=1), "Longest state of a session or key, encoded."
+        64 * KIB, kinds.Size(low=1), "Longest state of a session or key, encoded.", of_workers=True
     )
     held_bytes: int = _option(
-        128 * MIB, kinds.Size(low=1), "What one handler may send before it completes."
+        128 * MIB,
+        kinds.Size(low=1),
+        "What one handler may send before it completes.",
+        of_workers=True,
+    )
+
+    reload: bool = _option(
+        False,
+        kinds.Switch(),
+        "Reload when a Python or TOML file below app_dir changes, for development; needs the extra"
+        " mpmsgr[reload].",
+        "--reload",
+    )
+    max_messages: int = _option(
+        0,
+        kinds.Whole(),
+        "Messages after which a worker is replaced, or up to a tenth earlier; 0: never.",
+        "--max-messages",
+        metavar="N",
+        live=True,
+    )
+    max_lifetime_s: float = _option(
+        0.0,
+        kinds.Seconds(),
+        "Age at which a worker is replaced, or up to a tenth earlier; 0: never.",
+        "--max-lifetime",
+        metavar="S",
+        live=True,
+    )
+    max_rss_bytes: int = _option(
+        0,
+        kinds.Size(),
+        "Resident memory of its own above which a worker is replaced, or up to a tenth below; at"
+        " least what it had when it was ready and 32 MiB; 0: never.",
+        "--max-rss",
+        metavar="SIZE",
+        live=True,
+    )
+    cpu_affinity: str = _option(
+        "none",
+        kinds.Cpus(),
+        "CPUs that workers are bound to, one each, taking turns; auto: those we may use.",
+        "--cpu-affinity",
+        metavar="auto|none|LIST",
+        live=True,
     )
 
     def __post_init__(self) -> None:
@@ -311,6 +371,10 @@ class Settings:
         self._check_loopback()
         self._check_options()
         self._check_keepalive()
+        if self.reload and not self.workers:
+            raise ConfigError(
+                "reload", True, "renews workers, there are none: handlers run in the I/O process"
+            )
 
     def _check_loopback(self) -> None:
         for bind in self.bind:

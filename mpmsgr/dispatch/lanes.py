@@ -314,20 +314,16 @@ class Lanes(Generic[T]):
             worker.reserved = None
         return done, nbytes
 
-    def wait(self, lane: Lane[T], items: Sequence[T | Again[T]]) -> None:
+    def wait(self, lane: Lane[T], items: Sequence[T]) -> None:
         """Keep *items* until a worker can take them."""
         for item in items:
-            if isinstance(item, Again):
-                lane.redo = [*(lane.redo or ()), item]
-                self._redo[lane] = None
-                continue
             priority, cost = self._urgency(item)
             if lane.urgent:
                 priority += _URGENT
             self._queue.put(lane.id, priority, cost, item)
-            lane.queued += 1
             lane.queued_bytes += len(item)
-        if lane.queued:
+        if items:
+            lane.queued += len(items)
             self._queued[lane.id] = lane
 
     @property

@@ -13,11 +13,11 @@ import socket
 import traceback
 from typing import Any
 
+from mpmsgr import logs
 from mpmsgr.config import Settings, resolve_ways
 from mpmsgr.control import MAX_ERROR_TEXT, ControlChannel
 from mpmsgr.dispatch.plugins import load_chain, load_io_chain
 from mpmsgr.errors import PluginError
-from mpmsgr.logs import setup_logging
 from mpmsgr.loop import relax_collector, run
 from mpmsgr.messenger.messenger import Messenger
 from mpmsgr.pool.fast import FastService
@@ -30,7 +30,7 @@ from mpmsgr.process import (
     SUPERVISOR_PID_ENV,
     die_with_parent,
     dump_stacks_on_signal,
-    leave_stop_signals_to_parent,
+    leave_signals_to_parent,
 )
 from mpmsgr.session.inject import Injection
 
@@ -46,6 +46,7 @@ class IoProcess:
         self._channel, self._incarnation = channel, incarnation
         self._messenger: Messenger | None = None
         self._front: PoolFront | None = None
+        self._lame_duck = False
         self._memory: IoMemory | None = None
         self._memory_of_slots: dict[int, int] = {}  # descriptors that came before the rest
         self._work: asyncio.Task[None] | None = None
@@ -73,16 +74,25 @@ class IoProcess:
                     packet["running"],
                     packet["signal"],
                 )
+            elif op == "retire":
+                self._retire(packet["slot"], packet["generation"])
             elif op == "stop":
                 self._work = asyncio.ensure_future(self._stop(packet["timeout_s"]))
             elif op == "quit":
                 self._end(0)
+            elif op == "lame_duck":
+                self._lame_duck = True
+                self._let_nobody_in()
+            elif op == "reopen_logs":
+                logs.reopen()
+            elif op == "log_level":
+                logs.set_level(packet["level"])
         if self._channel.eof:
             os._exit(1)  # the supervisor is gone
 
     async def _start(self, packet: Packet) -> None:
         settings = Settings.from_dict(packet["settings"])
-        setup_logging(settings.log_level, "io")
+        logs.setup_logging(settings.log_level, "io", settings.log_file)
         try:
             await self._serve(settings, packet)
         except Exception as err:
@@ -105,6 +115,7 @@ class IoProcess:
                 quarantine=Quarantine(_spool(settings)),
                 lease_max_age_s=settings.lease_max_age_s,
                 recycle=self._recycle,
+                retired=self._retired,
             )
         ways = resolve_ways(settings, packet["nonce"])
         messenger = self._messenger = Messenger(
@@ -131,6 +142,7 @@ class IoProcess:
         if settings.io_modules:
             await self._use_io_modules(messenger, settings)
         listeners = [socket.socket(fileno=fd) for fd in packet["listen_fds"]]
+        self._let_nobody_in()
         addrs = messenger.listen(listeners)
         relax_collector()
         self._channel.send("ready", addrs=[str(addr) for addr in addrs])
@@ -155,6 +167,19 @@ class IoProcess:
         if self._memory is not None:
             while self._memory_of_slots:
                 self._memory.add_slot(*self._memory_of_slots.popitem())
+
+    def _retire(self, slot: int, generation: int) -> None:
+        if self._front is None:
+            self._retired(slot, generation)
+        else:
+            self._front.retire(slot, generation)
+
+    def _retired(self, slot: int, generation: int) -> None:
+        self._channel.send("retired", slot=slot, generation=generation)
+
+    def _let_nobody_in(self) -> None:
+        if self._messenger is not None:
+            self._messenger.endpoint.lame_duck = self._lame_duck
 
     def _recycle(self, slot: int, generation: int, why: str) -> None:
         self._channel.send("recycle", slot=slot, generation=generation, why=why)
@@ -191,7 +216,7 @@ async def _serve(args: argparse.Namespace) -> int:
 def main() -> int:
     """Start as a child of the supervisor."""
     die_with_parent(int(os.environ[SUPERVISOR_PID_ENV]))
-    leave_stop_signals_to_parent()
+    leave_signals_to_parent()
     dump_stacks_on_signal()
     parser = argparse.ArgumentParser(prog="mpmsgr.messenger.io")
     for option in ("--control-fd", "--incarnation"):

@@ -68,7 +68,8 @@ class PoolFront(Sink):
     of messages here and in workers, above which sessions that bring more are not read; memory:
     what is shared with workers, None: everything travels in frames; max_attempts: deaths of workers
     that a message may cause, 0 = any number; quarantine: where it goes then; lease_max_age_s: above
-    that a worker which keeps a lease is recycled; recycle(slot, generation, why): see to that.
+    that a worker which keeps a lease is recycled; recycle(slot, generation, why): see to that;
+    retired(slot, generation): a worker that was to `retire` holds nothing.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class PoolFront(Sink):
         quarantine: Quarantine | None = None,
         lease_max_age_s: float = 300.0,
         recycle: Callable[[int, int, str], None] = lambda slot, generation, why: None,
+        retired: Callable[[int, int], None] = lambda slot, generation: None,
     ) -> None:
         self.claims_above = max(memory.threshold, 1) if memory is not None else CLAIMS_ABOVE
         self.throttles = Throttles(dispatch_bytes, self._place)
@@ -91,6 +93,8 @@ class PoolFront(Sink):
         self._quarantine = quarantine or Quarantine(None)
         self._lease_max_age_s = lease_max_age_s
         self._recycle = recycle
+        self._retired = retired
+        self._retiring: set[tuple[int, int]] = set()
         self._work = Work(credit, max_attempts, memory, self.throttles, self._send)
         self._lanes = self._work.lanes
         self._by_id = self._work.board.by_id
@@ -269,6 +273,8 @@ class PoolFront(Sink):
         """Hand out what waited, read again who had to wait."""
         self._work.hand_out()
         self._recalls.look()
+        if self._retiring:
+            self._look_who_retired()
         if self.throttles.waits:
             self.throttles.look()
 
@@ -454,11 +460,20 @@ class PoolFront(Sink):
     # a worker's end
 
     def retire(self, slot: int, generation: int) -> None:
-        """The worker gets nothing new; what it has goes on: see `holds_nothing`."""
+        """The worker gets nothing new; what it has goes on, then `retired` is called: at once, if
+        it holds nothing or is not known.
+        """
         worker = self._lanes.workers.get(slot)
         if worker is not None and worker.generation == generation:
             self._lanes.retire(slot)
-            self._pump()
+        self._retiring.add((slot, generation))
+        self._pump()
+
+    def _look_who_retired(self) -> None:
+        idle = [which for which in self._retiring if self.holds_nothing(*which)]
+        self._retiring.difference_update(idle)
+        for which in idle:
+            self._retired(*which)
 
     def holds_nothing(self, slot: int, generation: int) -> bool:
         """Is nothing in work at the worker, or it gone?"""
@@ -506,7 +521,11 @@ class PoolFront(Sink):
         self._driver.run()
         for lease in list(ingress.leases()):
             worker = self._lanes.workers.get(lease.worker)
-            if self._lease_max_age_s and lease.age_s > self._lease_max_age_s and worker:
+            seat = self._work.seats.get(worker) if worker is not None else None
+            if seat is None or worker is None or seat.recycled:
+                continue
+            if 0 < self._lease_max_age_s < lease.age_s:
+                seat.recycled = True
                 why = f"it keeps {lease.nbytes} bytes of shared memory for {lease.age_s:.0f} s"
                 log.warning("worker %d is recycled: %s", lease.worker, why)
                 self._recycle(lease.worker, worker.generation, why)

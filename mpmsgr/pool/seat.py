@@ -14,10 +14,21 @@ from mpmsgr.pool.slot_memory import SlotMemory
 
 class Seat:
     """records, more: of the next frame (envelope.py); due: it is on its way; epoch: of the recall
-    that is going on, 0 = none.
+    that is going on, 0 = none; recycled: the worker is to be replaced.
     """
 
-    __slots__ = ("_wants", "due", "epoch", "memory", "more", "name", "records", "ringed", "worker")
+    __slots__ = (
+        "_wants",
+        "due",
+        "epoch",
+        "memory",
+        "more",
+        "name",
+        "records",
+        "recycled",
+        "ringed",
+        "worker",
+    )
 
     def __init__(
         self, worker: Worker, memory: SlotMemory | None, wants: Callable[[Seat], None]
@@ -29,7 +40,7 @@ class Seat:
         self.name = identity(worker.slot, worker.generation)
         self.records: list[Any] = []
         self.more: dict[str, Any] | None = None
-        self.due = False
+        self.due = self.recycled = False
         self.epoch = 0
         self._wants = wants
 

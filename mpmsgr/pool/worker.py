@@ -9,11 +9,11 @@ import os
 import traceback
 from typing import Any
 
+from mpmsgr import logs
 from mpmsgr.config import Settings, resolve_ways
 from mpmsgr.control import MAX_ERROR_TEXT, ControlChannel
 from mpmsgr.dispatch.plugins import load_chain
 from mpmsgr.errors import PluginError
-from mpmsgr.logs import setup_logging
 from mpmsgr.loop import relax_collector, run
 from mpmsgr.pool.layout import SlotLayout
 from mpmsgr.pool.runtime import Runtime
@@ -22,7 +22,7 @@ from mpmsgr.process import (
     SUPERVISOR_PID_ENV,
     die_with_parent,
     dump_stacks_on_signal,
-    leave_stop_signals_to_parent,
+    leave_signals_to_parent,
 )
 
 log = logging.getLogger("mpmsgr.worker")
@@ -61,12 +61,14 @@ class WorkerProcess:
                 self._link()
             elif op == "stop":
                 self._work = asyncio.ensure_future(self._stop())
+            elif op == "reopen_logs":
+                logs.reopen()
         if self._channel.eof:
             os._exit(1)  # the supervisor is gone
 
     async def _start(self, packet: Packet) -> None:
         settings = Settings.from_dict(packet["settings"])
-        setup_logging(settings.log_level, f"worker {self._slot}")
+        logs.setup_logging(settings.log_level, f"worker {self._slot}", settings.log_file)
         try:
             options = settings.options_of(settings.modules)
             chain = load_chain(settings.modules, options, settings.app_dir)
@@ -153,7 +155,7 @@ async def _serve(args: argparse.Namespace) -> int:
 def main() -> int:
     """Start as a child of the supervisor."""
     die_with_parent(int(os.environ[SUPERVISOR_PID_ENV]))
-    leave_stop_signals_to_parent()
+    leave_signals_to_parent()
     dump_stacks_on_signal()
     parser = argparse.ArgumentParser(prog="mpmsgr.pool.worker")
     for option in ("--control-fd", "--slot", "--generation"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from mpmsgr.errors import HandshakeRefused
 from mpmsgr.session.actions import Write
 from mpmsgr.session.decision import Row, Verdict
 from mpmsgr.session.established import Established
@@ -132,6 +133,8 @@ class Acceptor:
 
     def _decide(self, c: Connect, policy: Policy, now: float) -> bool:
         row, existing = self._endpoint.decide(c, self._peer_addr, policy)
+        if self._endpoint.lame_duck and _begins_new(row, existing):
+            raise HandshakeRefused("lame duck", f"{self._peer_addr} asks for a new session")
         if row.verdict is Verdict.OPEN:
             session = self._endpoint.new_incoming(self._peer_addr, c.host_type, policy)
             return self._open(session, c, Tag.READY, now)
@@ -219,3 +222,8 @@ class Acceptor:
         stage = Established(self._endpoint, self._pipe, session, offset=self._buf.offset)
         self._endpoint.session_ready(session, self._pipe, now)
         self._pipe.establish(stage, self._buf.take_rest(), now)
+
+
+def _begins_new(row: Row, existing: Session | None) -> bool:
+    """Whether nothing of the peer's goes on in *existing* when *row* decides."""
+    return existing is None or row.verdict is Verdict.OPEN or existing.lossy or row.hard

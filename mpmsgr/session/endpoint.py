@@ -89,8 +89,9 @@ class Endpoint:
 
     name, addr: who and where we are (an addr with a blank ip is learned from the first peer);
     protocol_version: 0 = by entity types (wire spec §10); first_id: ids of sessions count from
-    here; draining: messages that arrive now are neither handled nor acknowledged; claims_above:
-    for messages longer than so many bytes a place is asked for (`Place`), 0 = never.
+    here; draining: messages that arrive now are neither handled nor acknowledged; lame_duck: peers
+    that connect may resume their sessions, new ones are refused; claims_above: for messages longer
+    than so many bytes a place is asked for (`Place`), 0 = never.
     """
 
     def __init__(
@@ -113,7 +114,7 @@ class Endpoint:
         self.protocol_version = protocol_version
         self.registry = Registry()
         self.counters = Counters()
-        self.draining = False
+        self.draining = self.lame_duck = False
         self.claims_above = 0
         self.seen = SeenMessages()
         self._upkeep = Upkeep(self)

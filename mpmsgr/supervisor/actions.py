@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mpmsgr.supervisor.child import Slot
 from mpmsgr.supervisor.exits import ExitCode
-from mpmsgr.supervisor.facts import Slot
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,71 @@ class Link:
 @dataclass(frozen=True)
 class AnnounceReady:
     """Print the ready line."""
+
+
+@dataclass(frozen=True)
+class Hire:
+    """Give the free *slot* a worker; when it is READY it *replaces* the one of another slot.
+
+    why: the reason of a replacement.
+    """
+
+    slot: int
+    replaces: int | None = None
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Dismiss:
+    """Want no worker in *slot* any more."""
+
+    slot: int
+
+
+@dataclass(frozen=True)
+class Retire:
+    """Tell the I/O process to give the worker in *slot* nothing new, and to say when it is idle."""
+
+    slot: int
+
+
+@dataclass(frozen=True)
+class CommitReload:
+    """Have the settings of the reload in force."""
+
+
+@dataclass(frozen=True)
+class AbandonReload:
+    """Keep the settings in force, since no worker can start with the new ones: *text* says why."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class EndReload:
+    """Say that every worker has the settings in force."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Measure what READY workers have handled and hold."""
+
+
+@dataclass(frozen=True)
+class LetNobodyIn:
+    """Tell the I/O process to accept no more connections."""
+
+
+@dataclass(frozen=True)
+class DumpStacks:
+    """Have the process in *slot*, if there is one, write the stacks of its threads to stderr."""
+
+    slot: Slot
+
+
+@dataclass(frozen=True)
+class StopQuickly:
+    """Begin a quick stop."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +140,8 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Dump:
-    """Have the worker in *slot* write its stacks to the log."""
+class DumpLate:
+    """Log that the worker in *slot* takes long over a message, and its stacks."""
 
     slot: int
 
@@ -110,13 +175,23 @@ Action = (
     | TellWorkersLost
     | Link
     | AnnounceReady
+    | Hire
+    | Dismiss
+    | Retire
+    | CommitReload
+    | AbandonReload
+    | EndReload
+    | Measure
+    | LetNobodyIn
+    | DumpStacks
+    | StopQuickly
     | StopIo
     | QuitIo
     | StopWorker
     | CloseListeners
     | Kill
     | Look
-    | Dump
+    | DumpLate
     | GiveUp
     | Exit
     | WakeAt

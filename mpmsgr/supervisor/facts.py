@@ -7,111 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 
+from mpmsgr.supervisor.child import NEVER, Child, Duty, Phase, Running, Slot, Worker
 from mpmsgr.supervisor.exits import ExitCode
+from mpmsgr.supervisor.limits import Limits
+from mpmsgr.supervisor.wear import rss_limit
 
-Slot = int | None  # a worker's slot; None is the I/O process
-NEVER = float("-inf")
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Times and numbers of the decision; durations in seconds.
-
-    boot_timeout_s: from start to READY. crash_limit: early deaths in a row that end the supervisor,
-    first_crash_limit: before it was ever ready. backoff_s: after the second early death in a row,
-    doubled up to backoff_max_s. stable_s: a process that lived this long did not die early, even
-    idle. quick_s: what a quick stop leaves everybody. eof_s: from a closed control channel to
-    SIGKILL. close_s: what the I/O process gets in a stop to close the listening sockets before we
-    do. stop_reserve_s: the end of the graceful timeout, kept for the workers' on_stop. look_s: the
-    longest and look_min_s the shortest time between two looks at what workers with deadlines run.
-    """
-
-    graceful_timeout_s: float = 30.0
-    boot_timeout_s: float = 30.0
-    crash_limit: int = 8
-    first_crash_limit: int = 3
-    backoff_s: float = 0.1
-    backoff_max_s: float = 5.0
-    stable_s: float = 60.0
-    quick_s: float = 1.0
-    eof_s: float = 5.0
-    close_s: float = 0.5
-    stop_reserve_s: float = 1.0
-    look_s: float = 1.0
-    look_min_s: float = 0.05
-
-
-class Phase(Enum):
-    """Where the process of a slot is."""
-
-    ABSENT = "absent"
-    STARTING = "starting"
-    READY = "ready"
-
-
-@dataclass(frozen=True)
-class Running:
-    """What a worker was seen to run: *number* and message type *type*, as the page has them.
-
-    soft_at, hard_at: when its stacks are due to be logged, and it to be killed, inf for never;
-    deadline_s: from its start to hard_at.
-    """
-
-    number: int
-    type: int
-    soft_at: float = float("inf")
-    hard_at: float = float("inf")
-    deadline_s: float = 0.0
-
-
-@dataclass(eq=False)
-class Child:
-    """The I/O process or one worker slot, whichever process is in it.
-
-    number: incarnation or generation of the latest process, counted from 1; since: when it was
-    started or died; worked: it completed something (the I/O process: was ready); early_deaths:
-    deaths in a row before that; told: the incarnation the worker was sent to, linked: the one it
-    says it is READY at; cause: of the latest death. shortest_deadline_s: of its handlers, 0 if none
-    has one; running: what it was last seen to run; dumped: the number whose stacks were logged,
-    dumped_at: when it had been seen; recycle: why the I/O process wants it replaced.
-    """
-
-    slot: Slot
-    number: int = 0
-    phase: Phase = Phase.ABSENT
-    since: float = NEVER
-    worked: bool = False
-    early_deaths: int = 0
-    cause: str = ""
-    stop_sent: bool = False
-    quit_sent: bool = False
-    killed: str = ""
-    eof_at: float | None = None
-    told: int = 0
-    linked: int = 0
-    shortest_deadline_s: float = 0.0
-    running: Running | None = None
-    dumped: int = 0
-    dumped_at: float = NEVER
-    recycle: str = ""
-
-    @property
-    def name(self) -> str:
-        """What to call it in a sentence."""
-        return "the I/O process" if self.slot is None else f"worker {self.slot}"
-
-    @property
-    def full_name(self) -> str:
-        """The same of one process."""
-        which = "incarnation" if self.slot is None else "generation"
-        return f"{self.name} ({which} {self.number})"
-
-    @property
-    def alive(self) -> bool:
-        """Whether there is a process."""
-        return self.phase is not Phase.ABSENT
+__all__ = ["Child", "Duty", "Facts", "Limits", "Lost", "Phase", "Running", "Slot", "Worker"]
 
 
 @dataclass(frozen=True)
@@ -133,14 +35,24 @@ class Lost:
 class Facts:
     """Everything `decide` looks at.
 
-    failure: a child's own words on why it cannot start, before the ready line; shortfalls: what a
-    stop left undone; left: whom it had to kill; gave_up: the code of a GiveUp; looked_at: when the
-    pages were last read.
+    workers: by slot, free ones too; target: how many are wanted. failure: a child's own words on
+    why it cannot start, before the ready line; shortfalls: what a stop left undone; left: whom it
+    had to kill; gave_up: the code of a GiveUp.
+
+    revision: of the settings in force. reloading: workers are being renewed; candidate: the
+    revision of a reload until a worker is READY with it, candidate_target: its number of workers;
+    refusal: words of a worker that cannot start with it; reload_error: why the latest reload came
+    to nothing.
+
+    measured_at: when workers were measured last; looked_at: when what they run was. lame_duck:
+    nobody new is let in; lame_sent: the I/O process knows. undumped: whose stacks are still to be
+    written before a quick stop, the next at dump_at.
     """
 
     limits: Limits
     io: Child
-    workers: list[Child]
+    workers: list[Worker]
+    target: int
     lost: list[Lost] = field(default_factory=list)
     announced: bool = False
     failure: tuple[Slot, str] | None = None
@@ -151,22 +63,49 @@ class Facts:
     shortfalls: list[str] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
     gave_up: ExitCode | None = None
+    revision: int = 0
+    newest_revision: int = 0
+    candidate: int | None = None
+    candidate_target: int = 0
+    refusal: str = ""
+    reloading: bool = False
+    reload_error: str = ""
+    measured_at: float = NEVER
     looked_at: float = NEVER
+    lame_duck: bool = False
+    lame_sent: bool = False
+    undumped: list[Slot] | None = None
+    dump_at: float = NEVER
 
     @classmethod
     def of(cls, workers: int, limits: Limits) -> Facts:
         """Nothing started yet."""
-        return cls(limits, Child(None), [Child(slot) for slot in range(workers)])
+        serving = [Worker(slot, duty=Duty.SERVING) for slot in range(workers)]
+        return cls(limits, Child(None), serving, workers)
 
     @property
     def children(self) -> Iterator[Child]:
-        """The I/O process, then the workers."""
+        """The I/O process, then the workers; free slots are none."""
         yield self.io
-        yield from self.workers
+        yield from (worker for worker in self.workers if worker.duty is not Duty.NONE)
 
     def child(self, slot: Slot) -> Child:
         """Whoever is in *slot*."""
         return self.io if slot is None else self.workers[slot]
+
+    def of_duty(self, duty: Duty) -> Iterator[Worker]:
+        """The workers' slots of that duty."""
+        return (worker for worker in self.workers if worker.duty is duty)
+
+    def is_linked(self, worker: Worker) -> bool:
+        """Whether *worker* is READY at the present I/O process."""
+        here = self.io.alive and worker.linked == self.io.number
+        return here and worker.phase is Phase.READY
+
+    @property
+    def starting_revision(self) -> int:
+        """Of the settings that workers are started with now."""
+        return self.revision if self.candidate is None else self.candidate
 
     # What children did.
 
@@ -174,10 +113,11 @@ class Facts:
         """It said ``ready``; a worker at *incarnation* of the I/O process."""
         child = self.child(slot)
         child.phase = Phase.READY
-        child.linked = incarnation
-        child.shortest_deadline_s = shortest_deadline_s
         if slot is None:
             self.worked(slot)
+        else:
+            worker = self.workers[slot]
+            worker.linked, worker.shortest_deadline_s = incarnation, shortest_deadline_s
 
     def worked(self, slot: Slot) -> None:
         """It completed something: its deaths no longer count as those of a crash loop."""
@@ -188,6 +128,16 @@ class Facts:
         """It cannot start, and says why."""
         if not self.announced and self.failure is None:
             self.failure = (slot, text)
+        if slot is not None and self.workers[slot].revision == self.candidate:
+            self.refusal = self.refusal or text
+
+    def measured(self, slot: int, handled: int, rss: int) -> None:
+        """A worker has handled so many messages, and has so many resident bytes of its own."""
+        worker = self.workers[slot]
+        worker.handled, worker.rss = handled, rss
+        worker.rss_at_ready = worker.rss_at_ready or rss
+        above = rss > rss_limit(worker, self.limits)
+        worker.swollen = worker.swollen + 1 if above else 0
 
     def drain_ended(self, undelivered: int) -> None:
         """The I/O process finished its part of the stop."""
@@ -195,11 +145,24 @@ class Facts:
         if undelivered:
             self.shortfalls.append(f"{undelivered} messages undelivered")
 
+    def retire_ended(self, slot: int, generation: int) -> None:
+        """The I/O process says that this worker holds nothing any more."""
+        worker = self.workers[slot]
+        if worker.duty is Duty.RETIRING and worker.number == generation:
+            worker.retired = True
+
     def channel_closed(self, slot: Slot, now: float) -> None:
         """Its control channel ended; its process may follow."""
         child = self.child(slot)
         if child.eof_at is None:
             child.eof_at = now
+
+    def wants_recycled(self, slot: int, generation: int, why: str) -> None:
+        """The I/O process wants that worker replaced, unless it is already."""
+        worker = self.workers[slot]
+        if worker.alive and worker.number == generation:
+            worker.recycle = why
+            self.worked(slot)  # it was handed messages: its end is no crash
 
     def died(
         self,
@@ -222,15 +185,20 @@ class Facts:
         child.phase, child.since = Phase.ABSENT, now
         if slot is not None:
             self.lost.append(Lost(slot, child.number, child.cause, tuple(running), signal))
+            self._left(self.workers[slot])
         elif self.stop_at is not None and not self.drained and not child.killed:
             self.shortfalls.append(f"{child.name} ended ({cause}) before everything was delivered")
 
-    def wants_recycled(self, slot: int, generation: int, why: str) -> None:
-        """The I/O process wants that worker replaced, unless it is already."""
-        worker = self.workers[slot]
-        if worker.alive and worker.number == generation:
-            worker.recycle = why
-            self.worked(slot)  # it was handed messages: its end is no crash
+    def _left(self, worker: Worker) -> None:
+        """The process of *worker* is gone: who waits to replace it has its place already."""
+        successor = self._successor(worker.slot)
+        if successor is not None:
+            successor.replaces = None
+        if successor is not None or worker.duty is Duty.RETIRING:
+            _free(worker)
+
+    def _successor(self, slot: int) -> Worker | None:
+        return next((worker for worker in self.workers if worker.replaces == slot), None)
 
     # What the operator asked for.
 
@@ -241,6 +209,24 @@ class Facts:
         if quick and self.quick_at is None:
             self.quick_at = now
 
+    def asked_to_dump(self, now: float) -> None:
+        """Everybody's stacks are to be written, then comes a quick stop."""
+        if self.undumped is None:
+            self.undumped = [child.slot for child in self.children if child.alive]
+            self.dump_at = now
+
+    def asked_to_reload(self, workers: int) -> int:
+        """New settings are there, for so many *workers*. Returns their revision.
+
+        Who died again and again may start at once: the reload may bring what it needs.
+        """
+        self.newest_revision += 1
+        self.candidate, self.candidate_target = self.newest_revision, workers
+        self.reloading, self.refusal, self.reload_error = True, "", ""
+        for worker in self.workers:
+            worker.early_deaths = 0
+        return self.candidate
+
     # What the loop did.
 
     def started(self, slot: Slot, now: float) -> None:
@@ -249,14 +235,19 @@ class Facts:
         child.number += 1
         child.phase, child.since = Phase.STARTING, now
         child.worked = child.stop_sent = child.quit_sent = False
-        child.killed, child.eof_at, child.linked = "", None, 0
-        child.told = self.io.number
-        child.shortest_deadline_s, child.running, child.recycle = 0.0, None, ""
-        child.dumped, child.dumped_at = 0, NEVER
+        child.killed, child.eof_at = "", None
         if child.name in self.left:
             self.left.remove(child.name)  # killed for a reason of its own, and replaced
         if slot is None:
             self.lost.clear()  # of workers that the new incarnation never knew
+            self.lame_sent = False
+        else:
+            worker = self.workers[slot]
+            worker.linked, worker.told = 0, self.io.number
+            worker.revision = self.starting_revision
+            worker.handled = worker.rss = worker.rss_at_ready = worker.swollen = 0
+            worker.recycle, worker.shortest_deadline_s, worker.running = "", 0.0, None
+            worker.dumped, worker.dumped_at = 0, NEVER
 
     def kill_sent(self, slot: Slot, why: str) -> None:
         """It was sent SIGKILL."""
@@ -283,3 +274,47 @@ class Facts:
         """Nothing can be served: stop at once and exit with *code*."""
         self.gave_up = code
         self.asked_to_stop(now, quick=True)
+
+    def hired(self, slot: int, replaces: int | None = None) -> None:
+        """The free *slot* is to have a worker, which may replace the one of another slot."""
+        if slot == len(self.workers):
+            self.workers.append(Worker(slot))
+        worker = self.workers[slot]
+        worker.duty, worker.replaces = Duty.SERVING, replaces
+
+    def dismissed(self, slot: int, now: float) -> None:
+        """The worker of *slot* is not wanted any more; who replaces it takes its place."""
+        worker = self.workers[slot]
+        successor = self._successor(slot)
+        if successor is not None:
+            successor.replaces = None
+        worker.duty, worker.replaces, worker.retire_at = Duty.RETIRING, None, now
+        worker.retire_sent = worker.retired = False
+        if not worker.alive:
+            _free(worker)
+
+    def reload_committed(self) -> None:
+        """A worker is READY with the new settings: they are in force."""
+        assert self.candidate is not None
+        self.revision, self.candidate = self.candidate, None
+        self.target = self.candidate_target
+
+    def reload_abandoned(self, text: str, now: float) -> None:
+        """Workers cannot start with the new settings: those in force stay."""
+        self.candidate, self.reloading, self.reload_error = None, False, text
+        for worker in self.workers:
+            if worker.replaces is not None:
+                self.dismissed(worker.slot, now)
+
+    def stacks_asked(self, now: float) -> None:
+        """The first one of undumped was told to write its stacks."""
+        assert self.undumped
+        limits = self.limits
+        everybody = 1 + len(self.workers)
+        self.dump_at = now + min(limits.dump_s, limits.dump_all_s / everybody)
+        self.undumped.pop(0)
+
+
+def _free(worker: Worker) -> None:
+    """Nothing is wanted of the slot of *worker* any more."""
+    worker.duty, worker.replaces, worker.early_deaths = Duty.NONE, None, 0

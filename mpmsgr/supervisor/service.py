@@ -2,68 +2,62 @@
 
 from __future__ import annotations
 
-import dataclasses
+import logging
 import secrets
+from collections.abc import Callable
 from contextlib import ExitStack
 
 from mpmsgr.config import Settings, resolve_ways
-from mpmsgr.control import encode
-from mpmsgr.errors import ConfigError, ProtocolError
+from mpmsgr.errors import ConfigError
 from mpmsgr.logs import setup_logging
 from mpmsgr.messenger.accepter import bind_sockets
+from mpmsgr.supervisor.affinity import cpus_of
 from mpmsgr.supervisor.exits import ExitCode
-from mpmsgr.supervisor.facts import Limits
+from mpmsgr.supervisor.launcher import Launcher
+from mpmsgr.supervisor.limits import Limits
+from mpmsgr.supervisor.measures import Handled
 from mpmsgr.supervisor.rundir import open_run_dir
 from mpmsgr.supervisor.shared import open_shared
-from mpmsgr.supervisor.signals import StopSignals
+from mpmsgr.supervisor.signals import Signals
 from mpmsgr.supervisor.spawn import Commands, check_platform
-from mpmsgr.supervisor.supervisor import Supervisor, close_listeners, say
+from mpmsgr.supervisor.supervisor import Supervisor, check_size, close_listeners, say
+from mpmsgr.supervisor.watch import SourceWatch
+
+log = logging.getLogger("mpmsgr.supervisor")
 
 
-def serve(settings: Settings, commands: Commands | None, limits: Limits | None) -> ExitCode:
-    """Serve *settings* until stopped; see `mpmsgr.supervisor.run`."""
-    setup_logging(settings.log_level, "supervisor")
-    with ExitStack() as stack:
-        signals = stack.enter_context(StopSignals())
-        try:
-            supervisor = _prepare(settings, commands, limits, signals, stack)
-        except (ConfigError, OSError) as exc:
-            say(str(exc))
-            return ExitCode.USAGE
-        return supervisor.run()
-
-
-def _prepare(
+def serve(
     settings: Settings,
     commands: Commands | None,
     limits: Limits | None,
-    signals: StopSignals,
-    stack: ExitStack,
-) -> Supervisor:
-    check_platform()
-    _check_size(settings)
-    run_dir = open_run_dir(settings.run_dir)
-    stack.callback(run_dir.remove)
-    listeners = bind_sockets(settings.bind)
-    stack.callback(close_listeners, listeners)
-    shared = open_shared(settings)
-    stack.callback(shared.close)
-    limits = limits or Limits()
-    return Supervisor(
-        settings,
-        listeners,
-        run_dir,
-        signals,
-        resolve_ways(settings, secrets.randbits(32)).nonce,
-        commands or Commands(),
-        dataclasses.replace(limits, graceful_timeout_s=settings.graceful_timeout_s),
-        shared,
-    )
-
-
-def _check_size(settings: Settings) -> None:
-    """Raise ConfigError if the children could not be sent the settings."""
-    try:
-        encode("start", settings=settings.as_dict(), room="." * 4096)
-    except ProtocolError as exc:
-        raise ConfigError("options", "...", f"are too long: {exc.allowed} altogether") from None
+    reread: Callable[[], Settings] | None,
+    handled: Handled | None,
+) -> ExitCode:
+    """Serve *settings* until stopped; see `mpmsgr.supervisor.run`."""
+    with ExitStack() as stack:
+        signals = stack.enter_context(Signals())
+        try:
+            setup_logging(settings.log_level, "supervisor", settings.log_file)
+            check_platform()
+            check_size(settings)
+            cpus_of(settings.cpu_affinity)
+            run_dir = open_run_dir(settings.run_dir)
+            stack.callback(run_dir.remove)
+            listeners = bind_sockets(settings.bind)
+            stack.callback(close_listeners, listeners)
+            shared = open_shared(settings)
+            stack.callback(shared.close)
+            watch = stack.enter_context(SourceWatch(settings.app_dir)) if settings.reload else None
+        except (ConfigError, OSError) as exc:
+            say(str(exc))
+            return ExitCode.USAGE
+        if settings.max_messages and not shared.slots:
+            log.warning("max_messages is not kept without workers and arena_bytes")
+        nonce = resolve_ways(settings, secrets.randbits(32)).nonce
+        launcher = Launcher(commands or Commands(), listeners, run_dir, nonce, shared)
+        supervisor = Supervisor(
+            settings, launcher, signals, limits or Limits(), reread, handled or shared.handled
+        )
+        if watch is not None:
+            supervisor.reload_with(watch)
+        return supervisor.run()

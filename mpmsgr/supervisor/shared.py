@@ -10,7 +10,7 @@ from mpmsgr.errors import ConfigError
 from mpmsgr.pool import page
 from mpmsgr.pool.layout import PAGE, SlotLayout
 from mpmsgr.pool.mapping import Mapping
-from mpmsgr.supervisor.facts import Running
+from mpmsgr.supervisor.child import Running
 from mpmsgr.supervisor.memory import check_limit, create, read_only
 
 _SIZES = ("arena_bytes", "ring_bytes", "worker_arena_bytes")
@@ -37,21 +37,19 @@ def open_shared(settings: Settings) -> SharedMemory:
 class SharedMemory:
     """A memfd per worker slot, for all its generations, and an arena for each I/O process in turn.
 
-    slots: the descriptors of the former, which `SlotLayout` divides; arena: that of the present
-    arena, read-only; both empty if no memory is shared.
+    slots: by slot, the descriptors of the former, which `SlotLayout` divides; arena: that of the
+    present arena, read-only; both empty if no memory is shared.
     """
 
     def __init__(self, sizes: dict[str, int], workers: int) -> None:
         """Make that of *workers* slots; *sizes* in whole pages. Raises OSError if there is none."""
         self._sizes = sizes
         self.arena: list[int] = []
-        self.slots: list[int] = []
-        self._pages: list[page.Page] = []
+        self.slots: dict[int, int] = {}
+        self._pages: dict[int, page.Page] = {}
         try:
             for slot in range(workers):
-                self.slots.append(create(f"mpmsgr-worker-{slot}", _layout(sizes).size))
-                mapping = Mapping(self.slots[slot], page.SIZE, writable=True)
-                self._pages.append(page.Page(mapping.raw(0, page.SIZE)))
+                self._make(slot)
         except BaseException:
             self.close()
             raise
@@ -60,6 +58,27 @@ class SharedMemory:
     def told(self) -> dict[str, Any]:
         """What a start packet says of it: ``memory``, a map of the three sizes, or nothing."""
         return {"memory": self._sizes} if self._sizes else {}
+
+    def add_slot(self, slot: int) -> bool:
+        """Make that of *slot* too, unless it is there; whether it was made.
+
+        It stays, for whoever is in that slot later. Raises ConfigError or OSError if there is no
+        room for it.
+        """
+        if not self._sizes or slot in self.slots:
+            return False
+        check_limit(_layout(self._sizes).size, "worker_arena_bytes + 2 ring_bytes")
+        self._make(slot)
+        return True
+
+    def _make(self, slot: int) -> None:
+        self.slots[slot] = create(f"mpmsgr-worker-{slot}", _layout(self._sizes).size)
+        mapping = Mapping(self.slots[slot], page.SIZE, writable=True)
+        self._pages[slot] = page.Page(mapping.raw(0, page.SIZE))
+
+    def of_slot(self, slot: int) -> list[int]:
+        """The descriptor of *slot*; [] if no memory is shared."""
+        return [self.slots[slot]] if slot in self.slots else []
 
     def new_arena(self, incarnation: int) -> list[int]:
         """The arena of the I/O process about to start, writable; the caller closes it.
@@ -96,17 +115,23 @@ class SharedMemory:
 
     def take_started(self, slot: int) -> list[int]:
         """What the dead worker of *slot* had begun and not completed; blanks its page."""
-        if not self._pages:
+        if slot not in self._pages:
             return []
         started = self._pages[slot].started()
         self._pages[slot].reset()
         return started
 
+    def handled(self, slot: int) -> int:
+        """Messages and events that the worker in *slot* has completed, by its latest batch."""
+        page_ = self._pages.get(slot)
+        return page_.cells[page.HANDLED] if page_ is not None else 0
+
     def close(self) -> None:
         """Let go of everything; who else has it keeps it."""
         self._pages.clear()
         close_all(self.arena)
-        close_all(self.slots)
+        while self.slots:
+            os.close(self.slots.popitem()[1])
 
 
 def close_all(fds: list[int]) -> None:

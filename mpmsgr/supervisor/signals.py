@@ -1,4 +1,4 @@
-"""Stop signals as readable bytes: the handler does nothing, the loop reads what came."""
+"""The operator's signals as readable bytes: the handler does nothing, the loop reads what came."""
 
 from __future__ import annotations
 
@@ -7,22 +7,31 @@ import socket
 from types import FrameType, TracebackType
 from typing import Any
 
-from mpmsgr.process import STOP_SIGNALS
+SIGNALS = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGQUIT,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+)
 
 
-class StopSignals:
-    """While entered, SIGINT and SIGTERM arrive at `read` instead of ending the process.
+class Signals:
+    """While entered, `SIGNALS` arrive at `read` instead of doing what they do to a process.
 
     Main thread only (ValueError otherwise).
     """
 
-    def __enter__(self) -> StopSignals:
+    def __enter__(self) -> Signals:
         """Take the signals over."""
         self._reader, self._writer = socket.socketpair()
         self._reader.setblocking(False)
         self._writer.setblocking(False)
         self._wakeup = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
-        self._handlers: dict[int, Any] = {n: signal.signal(n, _note) for n in STOP_SIGNALS}
+        self._handlers: dict[int, Any] = {n: signal.signal(n, _note) for n in SIGNALS}
         return self
 
     def __exit__(

@@ -15,7 +15,7 @@ from pathlib import Path
 import mpmsgr
 from mpmsgr.control import ControlChannel
 from mpmsgr.errors import ConfigError
-from mpmsgr.process import DUMP_SIGNAL, STOP_SIGNALS, SUPERVISOR_PID_ENV
+from mpmsgr.process import DUMP_SIGNAL, PARENTS_SIGNALS, SUPERVISOR_PID_ENV
 
 # Buffers that come and go must stay malloc's: above the mmap threshold each is mapped, faulted in
 # page by page and unmapped; a free top above the trim threshold goes back to the kernel, and comes
@@ -106,7 +106,7 @@ def check_platform() -> None:
 
 def _start(argv: list[str], fds: list[int]) -> subprocess.Popen[bytes]:
     # Inherited by the child until it can deal with them: Ctrl-C reaches the whole process group.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (*PARENTS_SIGNALS, DUMP_SIGNAL))
     try:
         return subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, pass_fds=fds, env=child_environment(os.environ.copy())

@@ -1,6 +1,7 @@
 """A child that does what its command line says: ``io|worker BEHAVIOUR[@N] JOURNAL ...``.
 
-With @N only generations up to N behave so, later ones are good. Every packet it gets goes into the
+With @N only generations up to N behave so, later ones are good. The options of a module "fake" in
+the settings go over the command line: {"worker": "exit"}. Every packet a child gets goes into the
 journal, a JSON line each, so that a test can wait for it; of descriptors it has what they are.
 """
 
@@ -24,7 +25,7 @@ from mpmsgr.process import (
     SUPERVISOR_PID_ENV,
     die_with_parent,
     dump_stacks_on_signal,
-    leave_stop_signals_to_parent,
+    leave_signals_to_parent,
 )
 
 #: What a worker says of itself that "hangs".
@@ -36,14 +37,18 @@ class Fake:
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.role: str = args.role
-        name, _, until = args.behaviour.partition("@")
         self.number = args.incarnation or args.generation
-        self.behaviour = name if self.number <= int(until or 1 << 32) else "good"
+        self.behaviour = self.behaves(args.behaviour)
         self.slot = args.slot
         self.journal = os.open(args.journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
         self.channel = ControlChannel.from_fd(args.control_fd)
         self.listeners: list[socket.socket] = []
+        self.ballast = b""
         self.page: page.Page | None = None
+
+    def behaves(self, told: str) -> str:
+        name, _, until = told.partition("@")
+        return name if self.number <= int(until or 1 << 32) else "good"
 
     def run(self) -> NoReturn:
         if self.behaviour == "deaf":
@@ -87,8 +92,13 @@ class Fake:
             connection.sendall(str(self.number).encode())
 
     def on_start(self, packet: Packet) -> None:
+        told = packet["settings"]["options"].get("fake", {})
+        if self.role in told:
+            self.behaviour = self.behaves(told[self.role])
         match self.behaviour:
             case "exit":
+                sys.exit(7)
+            case "exits-later" if self.number > 1:
                 sys.exit(7)
             case "unloadable":
                 self.channel.send("failed", error="no module named 'nowhere'")
@@ -144,6 +154,14 @@ class Fake:
             self.channel.send("drained", undelivered=3 if self.behaviour == "undelivered" else 0)
         sys.exit(0)
 
+    def on_retire(self, packet: Packet) -> None:
+        if self.behaviour != "keeps-workers":
+            self.channel.send("retired", slot=packet["slot"], generation=packet["generation"])
+
+    def on_reopen_logs(self, packet: Packet) -> None:
+        if self.behaviour == "grows":
+            self.ballast = b"x" * (64 << 20)
+
     def on_quit(self, packet: Packet) -> None:
         if self.behaviour != "stubborn":
             sys.exit(0)
@@ -182,6 +200,6 @@ def arguments() -> argparse.Namespace:
 
 if __name__ == "__main__":
     die_with_parent(int(os.environ[SUPERVISOR_PID_ENV]))
-    leave_stop_signals_to_parent()
+    leave_signals_to_parent()
     dump_stacks_on_signal()
     Fake(arguments()).run()

@@ -42,7 +42,10 @@ class Running:
         self.stderr_file = self.directory / "stderr"
         fake = [sys.executable, str(HERE / "supervisor_fakes.py")]
         limits, cwd = more.pop("limits", {}), more.pop("cwd", None)
+        self.reconfigure()
         told = {
+            "reread": str(self.directory / "reread"),
+            "handled": str(self.directory / "handled"),
             "limits": {"eof_s": 0.2, **limits},
             "commands": more.pop(
                 "commands",
@@ -67,6 +70,18 @@ class Running:
                 env={**os.environ, MARK: str(self.directory)},
             )
         self.pidfd = os.pidfd_open(self.process.pid)
+
+    def reconfigure(self, **settings: Any) -> None:
+        """What a reload finds changed since the start."""
+        new = self.directory / "reread.new"
+        new.write_text(json.dumps(settings))
+        new.rename(self.directory / "reread")  # whole, whenever it is read
+
+    def handle(self, slot: int, count: int) -> None:
+        """The worker of *slot* has handled *count* messages by now."""
+        new = self.directory / "handled.new"
+        new.write_text(str(count))
+        new.rename(self.directory / f"handled-{slot}")
 
     @classmethod
     def real(cls, *modules: str, **more: Any) -> Running:
@@ -95,7 +110,7 @@ class Running:
 
     def wait_packet(self, op: str, timeout_s: float = DEADLINE_S, **fields: Any) -> dict[str, Any]:
         """The first such packet, once a child got it."""
-        return until(lambda: self.journal(op, **fields), f"{op} {fields}", timeout_s)[0]
+        return self.until(lambda: self.journal(op, **fields), f"{op} {fields}", timeout_s)[0]
 
     def wait_ready(self) -> tuple[str, int]:
         """The address of the ready line, once it is there."""
@@ -126,6 +141,22 @@ class Running:
         process.kill()
         until(lambda: all(child != process for child in self.children()), "it is gone")
 
+    def wait_line(self, text: str, times: int = 1) -> str:
+        """The line on stderr that has *text*, once it is there so many *times*."""
+
+        def found() -> list[str]:
+            lines = [line for line in self.lines if text in line]
+            return lines if len(lines) >= times else []
+
+        return self.until(found, f"a line with {text!r}")[-1]
+
+    def until(self, condition: Callable[[], T], what: str, timeout_s: float = DEADLINE_S) -> T:
+        """As the function, but a failure shows what the supervisor wrote."""
+        try:
+            return until(condition, what, timeout_s)
+        except AssertionError as error:
+            raise AssertionError("\n".join([str(error), *self.lines])) from None
+
     def signal(self, number: int) -> None:
         """Send it a signal."""
         signal.pidfd_send_signal(self.pidfd, number)
@@ -155,6 +186,15 @@ class Running:
         if self.run_dir.exists():
             self.run_dir.rmdir()
         self.directory.rmdir()
+
+
+Start = Callable[..., Running]
+
+
+def assert_nothing_left(running: Running) -> None:
+    """No process of it, no run directory."""
+    assert running.children() == []
+    assert not running.run_dir.exists()
 
 
 def ask(address: tuple[str, int]) -> str:

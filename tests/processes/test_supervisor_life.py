@@ -8,7 +8,6 @@ import signal
 import socket
 import stat
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,30 +15,9 @@ import psutil
 import pytest
 
 from mpmsgr.supervisor import ExitCode
-from tests.processes.supervisor_harness import Running, ask, until
-
-Start = Callable[..., Running]
+from tests.processes.supervisor_harness import Start, ask, assert_nothing_left, until
 
 REPLACED_S = 2.0  # the promise is 1 s on a machine that has nothing else to do
-
-
-@pytest.fixture
-def start() -> Iterator[Start]:
-    """Start supervisors that end with the test."""
-    running: list[Running] = []
-
-    def start(*args: Any, **kwargs: Any) -> Running:
-        running.append(Running(*args, **kwargs))
-        return running[-1]
-
-    yield start
-    for one in running:
-        one.close()
-
-
-def assert_nothing_left(running: Running) -> None:
-    assert running.children() == []
-    assert not running.run_dir.exists()
 
 
 # Starting and stopping
@@ -239,14 +217,30 @@ def test_a_crash_loop_at_the_first_start(start: Start, io: str, worker: str) -> 
     assert_nothing_left(running)
 
 
-def test_a_crash_loop_later(start: Start) -> None:
-    limits = {"crash_limit": 4, "backoff_s": 0.01}
+def test_a_worker_that_loops_later_opens_its_breaker_and_keeps_the_sessions(start: Start) -> None:
+    limits = {"breaker_limit": 3, "backoff_s": 0.01, "backoff_max_s": 0.2}
     running = start("good", "good", workers=1, limits=limits)
     running.wait_ready()
-    for number in range(1, 5):
+    for number in range(1, 6):
         os.kill(running.child("worker", 0, number), signal.SIGKILL)
+    line = running.wait_line("times in a row")
+    assert line.endswith(
+        "worker 0 died 3 times in a row before it did any work: started every 0.2 s only,"
+        " until it works or a reload mends it"
+    )
+    running.child("worker", 0, 6)
+    assert running.journal("start", role="io", number=2) == [], "it keeps its sessions"
+    assert running.stop() == ExitCode.CLEAN
+
+
+def test_an_io_process_that_loops_later_ends_it(start: Start) -> None:
+    running = start("exits-later", "good", limits={"crash_limit": 4, "backoff_s": 0.01})
+    running.wait_ready()
+    os.kill(running.child("io"), signal.SIGKILL)
     assert running.wait() == ExitCode.CRASH_LOOP
-    assert "worker 0 died 4 times in a row" in running.said[-1]
+    assert running.said[-1] == (
+        "mpmsgr: the I/O process died 4 times in a row before it did any work, last: exit 7"
+    )
     assert_nothing_left(running)
 
 
@@ -334,6 +328,39 @@ def test_an_arena_per_incarnation_and_a_piece_per_slot(start: Start) -> None:
     assert len(memfds_of(running.process.pid)) == 3, "the first arena is let go"
 
 
+def test_a_slot_more_has_memory_of_its_own(start: Start) -> None:
+    running = start(**SIZES)
+    running.wait_ready()
+    running.signal(signal.SIGTTIN)
+    piece = running.wait_packet("start", role="worker", slot=2)["fds"][1]
+    assert (piece["name"], piece["bytes"]) == ("/memfd:mpmsgr-worker-2", SLOT_BYTES)
+    assert running.wait_packet("slot_memory", role="io", slot=2)["fds"] == [piece]
+    running.signal(signal.SIGTTOU)
+    running.wait_line("worker 2 (generation 1) ended: exit 0")
+    os.kill(running.child("io"), signal.SIGKILL)
+    assert running.wait_packet("slot_memory", role="io", slot=2, number=2)["fds"] == [piece]
+    running.signal(signal.SIGTTIN)
+    again = running.wait_packet("start", role="worker", slot=2, number=2)
+    assert (again["fds"][1], again["begun"]) == (piece, [])
+    assert running.stop() == ExitCode.CLEAN
+
+
+def test_a_slot_more_that_there_is_no_room_for_is_tried_again(start: Start) -> None:
+    running = start(workers=1, log_level="error", **SIZES)
+    running.wait_ready()
+    supervisor = psutil.Process(running.process.pid)
+    limits = supervisor.rlimit(psutil.RLIMIT_FSIZE)
+    supervisor.rlimit(psutil.RLIMIT_FSIZE, (65536, limits[1]))
+    running.signal(signal.SIGHUP)
+    running.wait_line("the reload is given up, the workers from before it stay: ")
+    assert running.journal("start", role="worker", slot=1) == []
+    running.signal(signal.SIGTTIN)
+    running.wait_line("worker 1 (generation 4) cannot be started: ")
+    supervisor.rlimit(psutil.RLIMIT_FSIZE, limits)
+    assert len(running.wait_packet("start", role="worker", slot=1)["fds"]) == 2
+    assert running.stop() == ExitCode.CLEAN
+
+
 def memfds_of(pid: int) -> list[str]:
     links = [os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()]
     return [link for link in links if "memfd:" in link]
@@ -388,8 +415,9 @@ def test_a_worker_the_io_process_wants_replaced(start: Start) -> None:
     running = start(io="recycles@1", limits={"crash_limit": 1, "first_crash_limit": 1})
     running.wait_ready()
     lost = running.wait_packet("worker_lost", role="io")
-    assert (lost["slot"], lost["cause"]) == (1, "signal 9 (keeps a lease since 300 s)")
-    running.wait_packet("start", role="worker", slot=1, number=2)
+    assert (lost["slot"], lost["cause"]) == (1, "exit 0"), "its successor was there before"
+    assert running.journal("start", role="worker", slot=2, number=1)
+    assert running.journal("retire", role="io", slot=1)
     assert running.stop() == ExitCode.CLEAN
 
 

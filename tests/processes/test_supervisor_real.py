@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
-from mpmsgr import Message, sync
+from mpmsgr import ConnectError, Message, Messenger, connect, sync
+from mpmsgr.messenger.connection import MessengerConnection
 from mpmsgr.supervisor import ExitCode
 from tests.processes.supervisor_harness import Running, until
 
@@ -90,6 +95,59 @@ def test_a_worker_inside_c_does_not_outlive_a_killed_supervisor(server: Running)
         until(lambda: not server.children(), "nobody is left", 2.0)
 
 
+@pytest.mark.parametrize("server", ["spins"], indirect=True)
+def test_quit_shows_where_a_worker_is_stuck(server: Running) -> None:
+    address = server.wait_ready()
+    with sync.connect("{}:{}".format(*address), timeout=10.0) as con:
+        con.send_message(Message(ECHO, b""))
+        until(lambda: any(child.cpu_times().user > 1.0 for child in server.children()), "it spins")
+        server.signal(signal.SIGQUIT)
+        assert server.wait() == ExitCode.UNFINISHED
+    assert any(re.search(r'spins.py", line \d+ in spin$', line) for line in server.lines)
+    assert server.children() == []
+
+
+@pytest.mark.parametrize("server", ["echoes"], indirect=True)
+def test_a_lame_duck_serves_who_is_there(server: Running) -> None:
+    address = server.wait_ready()
+    asyncio.run(lame_duck(server, "{}:{}".format(*address)))
+    assert server.stop() == ExitCode.CLEAN
+
+
+async def lame_duck(server: Running, address: str) -> None:
+    """A session that loses its connection comes back, nobody else gets in."""
+    async with Messenger("client.?") as messenger:
+        con = messenger.get_connection(address)
+        assert isinstance(con, MessengerConnection)
+        assert (await con.request(Message(ECHO, b"one"), timeout=10.0)).front == b"one"
+        server.signal(signal.SIGUSR2)
+        await asyncio.to_thread(server.wait_line, "nobody is let in any more")
+        await is_refused(address)
+        before = con.session.connect_seq
+        assert con.session.pipe is not None
+        messenger.endpoint.lost(con.session.pipe, "cut", messenger.now())
+        messenger.driver.run()
+        assert (await con.request(Message(ECHO, b"two"), timeout=10.0)).front == b"two"
+        assert con.session.connect_seq > before
+        (io,) = processes(server, "mpmsgr.messenger.io")
+        server.kill_child(io)
+        server.wait_line("I/O process (incarnation 1) ended")
+        server.until(lambda: processes(server, "mpmsgr.messenger.io"), "a new one")
+        await is_refused(address)
+
+
+async def is_refused(address: str) -> None:
+    """A new session is not to be had. The server may learn that it is a lame duck meanwhile."""
+    deadline = time.monotonic() + 20.0
+    while time.monotonic() < deadline:
+        try:
+            async with connect(address, timeout=0.5):
+                pass
+        except (ConnectError, TimeoutError):
+            return
+    raise AssertionError("it still lets people in")
+
+
 @pytest.mark.parametrize("server", ["nowhere"], indirect=True)
 def test_a_module_that_is_not_there(server: Running) -> None:
     assert server.wait() == ExitCode.PLUGIN
@@ -104,3 +162,63 @@ def test_a_stop_refuses_connections_and_says_nothing(server: Running) -> None:
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(address, timeout=5.0)
     assert len(server.lines) == 1, "the ready line alone"
+
+
+def test_log_files_are_opened_anew_by_everybody(app_dir: str, tmp_path: Path) -> None:
+    file, old = tmp_path / "log", tmp_path / "log.1"
+    more = {"app_dir": app_dir, "cwd": app_dir, "log_file": str(file), "log_level": "debug"}
+    running = Running.real("echoes", **more)
+    try:
+        running.wait_ready()
+        worker = processes(running, "mpmsgr.pool.worker")[0]
+        until(lambda: str(file) in open_files(worker), "it writes there")
+        file.rename(old)
+        running.signal(signal.SIGUSR1)
+        everybody = [running.process.pid, *(child.pid for child in running.children())]
+        until(lambda: all(str(file) in open_files(pid) for pid in everybody), "the new file")
+        assert not [pid for pid in everybody if str(old) in open_files(pid)]
+        assert running.stop() == ExitCode.CLEAN
+    finally:
+        running.close()
+
+
+def open_files(pid: int) -> list[str]:
+    return [file.path for file in psutil.Process(pid).open_files()]
+
+
+def test_a_syntax_error_leaves_the_old_workers_at_work(app_dir: str) -> None:
+    plugin = Path(app_dir, "echoes.py")
+    good = plugin.read_text()
+    more = {"app_dir": app_dir, "cwd": app_dir, "workers": 1, "reload": True}
+    running = Running.real("echoes", **more)
+    try:
+        address = running.wait_ready()
+        with sync.connect("{}:{}".format(*address), timeout=10.0) as con:
+            plugin.write_text(good + "\nand now nonsense\n")
+            line = running.wait_line("the reload is given up, the workers from before it stay: ")
+            assert "SyntaxError" in line
+            assert con.request(Message(ECHO, b"one"), timeout=10.0).front == b"one"
+        until(lambda: len(processes(running, "mpmsgr.pool.worker")) == 1, "the old one alone")
+        assert running.stop() == ExitCode.CLEAN
+    finally:
+        running.close()
+
+
+def test_a_corrected_plugin_heals_a_crash_loop_under_a_living_session(app_dir: str) -> None:
+    plugin = Path(app_dir, "echoes.py")
+    good = plugin.read_text()
+    running = Running.real("echoes", app_dir=app_dir, cwd=app_dir, workers=1)
+    try:
+        address = running.wait_ready()
+        with sync.connect("{}:{}".format(*address), timeout=10.0) as con:
+            plugin.write_text("import nowhere\n")
+            running.kill_child(processes(running, "mpmsgr.pool.worker")[0])
+            running.wait_line("died 5 times in a row")
+            plugin.write_text(good)
+            running.signal(signal.SIGHUP)
+            running.wait_line("reloaded, 1 workers")
+            assert con.request(Message(ECHO, b"one"), timeout=10.0).front == b"one"
+        assert len(running.said) == 1, "it was never started anew"
+        assert running.stop() == ExitCode.CLEAN
+    finally:
+        running.close()

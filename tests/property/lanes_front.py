@@ -11,7 +11,11 @@ import msgpack
 from mpmsgr.dispatch.attempts import Again
 from mpmsgr.dispatch.lanes import Lanes, Worker
 from mpmsgr.session.handled import HandledPrefix
+from mpmsgr.wire.message import PRIO_HIGHEST
 from tests.property.lanes_worker import Item, ModelLane, ModelWorker, Report
+
+#: Urgent messages that a worker takes beyond its credit.
+EXTRA = 4
 
 
 class ModelSession:
@@ -82,7 +86,8 @@ class ModelFront:
         assert worker is not None
         assert not lane.held
         assert not worker.retiring
-        assert 0 < len(items) <= worker.room, "above its credit"
+        extra = EXTRA if len(items) == 1 and is_urgent(items[0]) else 0
+        assert 0 < len(items) <= worker.room + extra, "above its credit"
         assert worker.reserved in (None, lane)
         self.lanes.hand_out(lane, items, sum(map(len, items)))
         inbox = self.seats[worker].model.inbox
@@ -208,16 +213,24 @@ class ModelFront:
     def discard(self, lane: ModelLane, kept: Collection[int], *, begun: bool) -> None:
         """What waits in *lane* is void, but *kept* of it (0: the first); *begun*: even what has."""
         waiting = self.lanes.take_waiting(lane) if begun else self.lanes.take_queued(lane)
+        events: list[Item] = []
         for i, item in enumerate(waiting):
-            if i not in kept:
+            if i in kept and not isinstance(item, Again):
+                events.append(item)
+            else:
                 self.end(plain(item), "discarded")
-        self.lanes.wait(lane, [item for i, item in enumerate(waiting) if i in kept])
+        self.lanes.wait(lane, events)
         self.pump()
 
     def remove(self, lane: ModelLane) -> None:
         """*lane* is no more."""
         self.lanes.remove(lane)
         self._tell(lane.known_to, "forget", lane)
+
+
+def is_urgent(item: Item | Again[Item]) -> bool:
+    """Does it pass the others, and the credit?"""
+    return isinstance(item, Item) and (item.lane.urgent or item.priority >= PRIO_HIGHEST)
 
 
 def plain(item: Item | Again[Item]) -> Item:

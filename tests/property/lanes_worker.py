@@ -65,6 +65,12 @@ class ModelLane(Lane[Item]):
         self.known_to: Worker | None = None
         self.state = b""
 
+    @property
+    def waiting(self) -> list[Item]:
+        """What should be in the queue."""
+        out = {getattr(item, "item", item) for item in self.inflight + (self.redo or [])}
+        return [item for item in self.arrivals if item.fate is None and item not in out]
+
     def before(self, item: Item) -> list[Item]:
         """What has to be handled before *item*, and was not."""
         earlier = self.arrivals[: self.arrivals.index(item)]

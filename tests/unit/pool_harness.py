@@ -249,7 +249,7 @@ class Pool:
         self.layout = SlotLayout(sizes.ring, sizes.egress)
         (arena,) = self.shared.new_arena(self.incarnation)
         memory = IoMemory(arena, sizes.arena, self.layout, sizes.threshold)
-        for slot, fd in enumerate(self.shared.slots):
+        for slot, fd in self.shared.slots.items():
             memory.add_slot(slot, os.dup(fd))
         return memory
 

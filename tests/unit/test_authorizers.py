@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mpmsgr import ConnectError, Dispatcher, EntityAddr, Message
+from mpmsgr import ConnectError, Dispatcher, EntityAddr
 from mpmsgr.dispatch.authorities import Authorities
 from mpmsgr.session.auth import Authorizer, NoAuthentication, Verification
 from mpmsgr.session.policy import STATEFUL_SERVER
@@ -240,7 +240,3 @@ def test_the_session_layer_tells_who_asks_and_what_he_was_asked() -> None:
     line.says(connect(authorizer_protocol=PROTOCOL, authorizer=b"answer"))
     assert [Tag(answer.tag) for answer in line.replies()] == [Tag.CHALLENGE_AUTHORIZER, Tag.READY]
     assert seen == [(CLIENT, b""), (CLIENT, b"riddle")]
-
-
-def test_messages_are_not_theirs() -> None:
-    assert Secret(b"").dispatch(None, Message(SLOW)) is False  # type: ignore[arg-type]

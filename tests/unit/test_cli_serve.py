@@ -29,8 +29,9 @@ def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Settings]:
     seen: list[Settings] = []
     monkeypatch.chdir(tmp_path)
 
-    def note(settings: Settings) -> int:
+    def note(settings: Settings, *, reread: Callable[[], Settings]) -> int:
         seen.append(settings)
+        assert reread() == settings
         return 0
 
     monkeypatch.setattr(supervisor, "run", note)
@@ -44,8 +45,8 @@ def test_every_flag_reaches_its_setting(served: list[Settings], tmp_path: Path) 
     line = (
         "serve --bind 127.0.0.1:0 --bind [::1]:6800-6810 --advertise 192.0.2.1:6800 --workers 0"
         " --name mon.0 --nonce 7 --auth none --app-dir . --run-dir r --log-level debug"
-        " --graceful-timeout 1.5 --io-module d --io-module e:F --max-attempts 5"
-        " --quarantine-dir q a b:C"
+        " --graceful-timeout 1.5 --max-messages 9 --max-lifetime 60 --max-rss 1GiB --cpu-affinity 0"
+        " --log-file l --io-module d --io-module e:F --max-attempts 5 --quarantine-dir q a b:C"
     )
     assert run(line.split()) == 0
     (settings,) = served
@@ -60,11 +61,25 @@ def test_every_flag_reaches_its_setting(served: list[Settings], tmp_path: Path) 
         run_dir=str(tmp_path / "r"),
         log_level="debug",
         graceful_timeout_s=1.5,
+        max_messages=9,
+        max_lifetime_s=60.0,
+        max_rss_bytes=1 << 30,
+        cpu_affinity="0",
+        log_file=str(tmp_path / "l"),
         max_attempts=5,
         quarantine_dir=str(tmp_path / "q"),
         modules=["a", "b:C"],
         io_modules=["d", "e:F"],
     )
+
+
+def test_a_switch_is_a_flag_without_a_value(served: list[Settings], tmp_path: Path) -> None:
+    (tmp_path / "mpmsgr.toml").write_text("reload = true\n")
+    assert run(["serve", "--workers", "1", "a"]) == 0
+    (tmp_path / "mpmsgr.toml").unlink()
+    assert run(["serve", "--workers", "1", "a"]) == 0
+    assert run(["serve", "--workers", "1", "--reload", "a"]) == 0
+    assert [settings.reload for settings in served] == [True, False, True]
 
 
 def test_serve_reads_its_file(served: list[Settings], tmp_path: Path) -> None:
@@ -81,7 +96,7 @@ def test_serve_reads_its_file(served: list[Settings], tmp_path: Path) -> None:
 def test_serve_ends_as_the_supervisor_does(
     served: list[Settings], monkeypatch: pytest.MonkeyPatch, code: supervisor.ExitCode
 ) -> None:
-    monkeypatch.setattr(supervisor, "run", lambda settings: int(code))
+    monkeypatch.setattr(supervisor, "run", lambda settings, **_: int(code))
     expected = ExitCode.CRASH_LOOP if code is supervisor.ExitCode.CRASH_LOOP else int(code)
     assert run(["serve", "a"]) == expected
 
@@ -89,7 +104,7 @@ def test_serve_ends_as_the_supervisor_does(
 def test_a_plugin_that_cannot_be_loaded(
     served: list[Settings], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(settings: Settings) -> int:
+    def fail(settings: Settings, **_: object) -> int:
         raise PluginError("a", "Traceback ...\n  line 1\nNameError: no b")
 
     monkeypatch.setattr(supervisor, "run", fail)

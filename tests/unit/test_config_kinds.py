@@ -33,6 +33,12 @@ from mpmsgr.config import kinds
         (kinds.Modules(), "a.b:C d", ["a.b:C", "d"]),
         (kinds.Modules(), [], []),
         (kinds.Tables(), {"a": {"n": 1}}, {"a": {"n": 1}}),
+        (kinds.Switch(), True, True),
+        (kinds.Switch(), "Yes", True),
+        (kinds.Switch(), "0", False),
+        (kinds.Cpus(), "AUTO", "auto"),
+        (kinds.Cpus(), "0, 2-5", "0,2-5"),
+        (kinds.Cpus(), 3, "3"),
         (kinds.PolicyTables(), {"svc": {"ack": "handled"}}, {"svc": {"ack": "handled"}}),
     ],
 )
@@ -59,6 +65,11 @@ def test_reads(kind: kinds.Kind, raw: Any, value: Any) -> None:
         (kinds.Seconds(), False, "seconds from 0"),
         (kinds.Seconds(), [1], "seconds from 0"),
         (kinds.Seconds(low=0.1), 0, "seconds from 0.1"),
+        (kinds.Switch(), "perhaps", "must be true or false"),
+        (kinds.Switch(), 1, "must be true or false"),
+        (kinds.Cpus(), "5-2", "such as 0,2-5"),
+        (kinds.Cpus(), "", "such as 0,2-5"),
+        (kinds.Cpus(), True, "such as 0,2-5"),
         (kinds.Name(), "svc", "TYPE.NUMBER"),
         (kinds.Name(), "foo.1", "one of mon, mds, osd"),
         (kinds.Name(), 5, "TYPE.NUMBER"),
@@ -159,3 +170,10 @@ def test_folder_is_absolute_and_may_have_to_exist(tmp_path: Path) -> None:
     assert kinds.Folder(exists=True).read(str(tmp_path)) == str(tmp_path)
     with pytest.raises(ValueError, match="exists"):
         kinds.Folder(exists=True).read(str(tmp_path / "missing"))
+
+
+@pytest.mark.parametrize(
+    ("text", "cpus"), [("0", [0]), ("4,0-2,1", [4, 0, 1, 2]), ("auto", []), ("1,,2", [])]
+)
+def test_cpu_numbers(text: str, cpus: list[int]) -> None:
+    assert kinds.cpu_numbers(text) == cpus

@@ -264,9 +264,10 @@ async def test_a_claim_takes_its_room_before_anything_of_it_is_read() -> None:
     desk.arrives(pipes[0], 500)
     assert desk.now == {"dispatch": 1000}, "not counted twice"
     assert pipes[0].session is not None
+    assert desk.waiting == {"dispatch": 2}, "its session is not read past the third"
     desk.done(pipes[0].session, 500)
     assert desk.driver.granted == [pipes[2]]
-    assert (desk.now, desk.waiting) == ({"dispatch": 1000}, {"dispatch": 0})
+    assert (desk.now, desk.waiting) == ({"dispatch": 1000}, {"dispatch": 1})
 
 
 @in_loop
@@ -354,7 +355,7 @@ async def test_the_reserve_is_for_urgent_peers() -> None:
     assert not desk.throttles.claim(desk.pipe(), 0, 53)
     desk.comes(mgr, 1)
     assert mgr.paused
-    desk.done(client, ordinary // 2 + 1)
+    desk.done(client, 500 * RESERVE + 1)
     assert (bool(mgr.paused), bool(client.paused)) == (False, True)
 
 

@@ -8,23 +8,30 @@ from mpmsgr.supervisor.actions import (
     Action,
     AnnounceReady,
     CloseListeners,
-    Dump,
+    Dismiss,
+    DumpLate,
+    DumpStacks,
     Exit,
     GiveUp,
+    Hire,
     Kill,
     Link,
     Look,
     QuitIo,
+    Retire,
     StartIo,
     StartWorker,
     StopIo,
+    StopQuickly,
     StopWorker,
     TellWorkersLost,
     WakeAt,
 )
-from mpmsgr.supervisor.decide import backoff_s, decide
+from mpmsgr.supervisor.decide import decide
 from mpmsgr.supervisor.exits import ExitCode
-from mpmsgr.supervisor.facts import Facts, Limits, Running
+from mpmsgr.supervisor.facts import Facts, Running
+from mpmsgr.supervisor.limits import Limits
+from mpmsgr.supervisor.serving import backoff_s
 
 LIMITS = Limits()
 
@@ -199,9 +206,8 @@ def test_an_io_process_that_was_ready_did_not_die_early() -> None:
         (False, 0, (3, 0), True),  # it would never be ready
         (False, 0, (2, 2), False),
         (False, 3, (0, 0), True),
-        (True, 0, (8, 0), False),  # the other one serves
-        (True, 0, (8, 7), False),
-        (True, 0, (8, 8), True),
+        (True, 0, (8, 0), False),
+        (True, 0, (8, 8), False),  # sessions outlive them
         (True, 8, (0, 0), True),
         (True, 7, (3, 3), False),
     ],
@@ -224,12 +230,13 @@ def test_the_crash_loop_limit(
 
 def test_a_crash_loop_says_who_and_why() -> None:
     facts = serving(1)
-    facts.workers[0].early_deaths = 7
+    facts.announced = False
+    facts.workers[0].early_deaths = 2
     facts.died(0, "signal 11", 1.0)
     assert decide(facts, 1.0) == [
         GiveUp(
             ExitCode.CRASH_LOOP,
-            "worker 0 died 8 times in a row before it did any work, last: signal 11",
+            "worker 0 died 3 times in a row before it did any work, last: signal 11",
         )
     ]
 
@@ -321,12 +328,12 @@ def test_who_is_starting_or_being_killed_is_not_looked_at() -> None:
 def test_a_soft_deadline_is_said_once_per_message() -> None:
     late = run(7, soft_at=10.0)
     facts = watched(late, None)
-    assert decide(facts, 10.0)[0] == Dump(0)
+    assert decide(facts, 10.0)[0] == DumpLate(0)
     facts.dump_sent(0)
     facts.looked({0: late}, 11.0)
-    assert Dump(0) not in decide(facts, 11.0)
+    assert DumpLate(0) not in decide(facts, 11.0)
     facts.looked({0: run(8, soft_at=10.5)}, 11.0)
-    assert Dump(0) in decide(facts, 11.0)
+    assert DumpLate(0) in decide(facts, 11.0)
 
 
 @pytest.mark.parametrize(
@@ -345,7 +352,7 @@ def test_a_hard_deadline_kills(hard_at: float, killed: bool) -> None:
 def test_stacks_are_written_before_a_kill_that_takes_a_second_look(soft_at: float) -> None:
     late = run(soft_at=soft_at, hard_at=9.5)
     facts = watched(late)
-    assert decide(facts, 10.0) == [Dump(0), WakeAt(10.05)]
+    assert decide(facts, 10.0) == [DumpLate(0), WakeAt(10.05)]
     facts.dump_sent(0)
     assert decide(facts, 10.0) == [WakeAt(10.05)]
     facts.looked({0: late}, 10.05)
@@ -356,7 +363,7 @@ def test_the_deadlines_of_the_message_before_kill_nobody() -> None:
     facts = watched(run(7, soft_at=9.0, hard_at=10.0))
     facts.dump_sent(0)
     facts.looked({0: run(8, soft_at=9.0, hard_at=10.0)}, 10.1)
-    assert decide(facts, 10.1)[0] == Dump(0)
+    assert decide(facts, 10.1)[0] == DumpLate(0)
     facts.dump_sent(0)
     facts.looked({0: run(8, soft_at=11.0, hard_at=12.0)}, 10.2)
     assert [type(a) for a in decide(facts, 10.2)] == [WakeAt]
@@ -393,17 +400,31 @@ def test_a_death_that_is_a_messages_is_none_of_a_crash_loop() -> None:
 
 def test_a_worker_is_recycled_when_the_io_process_says_so() -> None:
     facts = serving()
-    facts.wants_recycled(1, 1, "keeps 1 MiB since 300 s")
-    assert decide(facts, 1.0) == [Kill(1, "keeps 1 MiB since 300 s")]
-    facts.kill_sent(1, "keeps 1 MiB since 300 s")
-    assert decide(facts, 1.0) == []
-    facts.died(1, "signal 9", 1.0, signal=9)
-    assert facts.lost[0].cause == "signal 9 (keeps 1 MiB since 300 s)"
+    facts.wants_recycled(1, 1, "it keeps 1 MiB")
+    assert decide(facts, 1.0) == [Hire(2, 1, "it keeps 1 MiB")]
+    facts.hired(2, 1)
+    assert decide(facts, 1.0) == [StartWorker(2)]
+    facts.started(2, 1.0)
+    facts.ready(2, 1)
+    assert decide(facts, 1.0) == [Dismiss(1)]
+    facts.dismissed(1, 1.0)
+    assert decide(facts, 1.0) == [Retire(1), WakeAt(31.0)]
+
+
+def test_who_keeps_a_lease_and_never_gets_idle_is_killed_in_the_end() -> None:
+    facts = serving()
+    facts.wants_recycled(1, 1, "it keeps 1 MiB")
+    facts.hired(2, 1)
+    facts.started(2, 1.0)
+    facts.ready(2, 1)
+    facts.dismissed(1, 1.0)
+    facts.workers[1].retire_sent = True
+    assert decide(facts, 30.9) == [WakeAt(31.0)]
+    assert decide(facts, 31.0) == [Kill(1, "not retired after 30 s")]
+    facts.kill_sent(1, "not retired after 30 s")
+    facts.died(1, "signal 9", 31.0, signal=9)
     assert facts.workers[1].early_deaths == 0
-    facts.lost.clear()
-    facts.started(1, 1.0)
-    facts.ready(1, 1)
-    assert decide(facts, 1.0) == []
+    assert decide(facts, 31.0) == [TellWorkersLost()]
 
 
 def test_only_that_generation_is_recycled() -> None:
@@ -421,21 +442,20 @@ def test_only_that_generation_is_recycled() -> None:
 # Stopping
 
 
-def test_deadlines_and_leases_are_watched_while_draining() -> None:
+def test_deadlines_are_kept_while_draining_and_leases_end_with_it() -> None:
     facts = watched(run(hard_at=101.0), None)
     facts.workers[0].dumped = 7
     facts.wants_recycled(1, 1, "x")
     facts.asked_to_stop(100.0)
     facts.io.stop_sent = facts.listeners_closed = True
-    assert decide(facts, 100.0)[:2] == [Look(), Kill(1, "x")]
+    assert decide(facts, 100.0)[0] == Look()
     facts.looked({0: run(hard_at=101.0)}, 101.0)
     kills = [a for a in decide(facts, 101.0) if isinstance(a, Kill)]
-    assert [kill.slot for kill in kills] == [0, 1]
+    assert [kill.slot for kill in kills] == [0]
 
 
 def test_who_is_killed_while_draining_and_replaced_is_not_left() -> None:
     facts = stopping()
-    facts.wants_recycled(0, 1, "x")
     facts.kill_sent(0, "x")
     facts.died(0, "signal 9", 101.0)
     facts.lost.clear()
@@ -452,7 +472,7 @@ def test_nobody_is_watched_when_all_is_delivered_or_nothing_waited_for() -> None
         if not quick:
             facts.drain_ended(0)
         facts.looked({0: run(hard_at=100.0)}, 100.0)
-        assert not [a for a in decide(facts, 100.5) if isinstance(a, Look | Dump | Kill)]
+        assert not [a for a in decide(facts, 100.5) if isinstance(a, Look | DumpLate | Kill)]
 
 
 def test_the_io_process_stops_accepting_and_then_nobody_does() -> None:
@@ -577,3 +597,33 @@ def test_a_stop_before_anything_started() -> None:
     facts = Facts.of(2, LIMITS)
     facts.asked_to_stop(0.0)
     assert decide(facts, 0.0) == [CloseListeners(), Exit(ExitCode.CLEAN)]
+
+
+# Stacks
+
+
+def test_stacks_are_written_one_after_the_other_then_it_stops() -> None:
+    facts = serving()
+    facts.asked_to_dump(100.0)
+    assert decide(facts, 100.0) == [DumpStacks(None)]
+    facts.stacks_asked(100.0)
+    assert decide(facts, 100.0) == [WakeAt(100.05)]
+    assert decide(facts, 100.05) == [DumpStacks(0)]
+    facts.stacks_asked(100.05)
+    facts.stacks_asked(100.1)
+    assert decide(facts, 100.15) == [StopQuickly()]
+
+
+def test_many_stacks_take_no_longer_than_a_second() -> None:
+    facts = serving(99)
+    facts.asked_to_dump(100.0)
+    facts.stacks_asked(100.0)
+    assert facts.dump_at == pytest.approx(100.01)
+
+
+def test_a_quick_stop_does_not_wait_for_stacks() -> None:
+    facts = serving()
+    facts.asked_to_dump(100.0)
+    facts.asked_to_stop(100.0, quick=True)
+    assert QuitIo() in decide(facts, 100.0)
+    assert not any(isinstance(action, DumpStacks) for action in decide(facts, 101.0))

@@ -14,7 +14,7 @@ from mpmsgr.errors import ConfigError
 from mpmsgr.pool import page
 from mpmsgr.pool.mapping import Mapping
 from mpmsgr.supervisor import shared as shared_module
-from mpmsgr.supervisor.facts import Running
+from mpmsgr.supervisor.child import Running
 from mpmsgr.supervisor.shared import SharedMemory, close_all, open_shared
 
 SIZES = {"arena_bytes": 8192, "ring_bytes": 4096, "worker_arena_bytes": 12288}
@@ -36,8 +36,9 @@ def worker_page(shared: SharedMemory, slot: int) -> page.Page:
 
 
 def test_it_is_there_for_every_slot_before_anybody_starts(shared: SharedMemory) -> None:
-    assert [os.fstat(fd).st_size for fd in shared.slots] == [SLOT_BYTES] * 2
-    assert [os.fstat(fd).st_blocks * 512 for fd in shared.slots] == [SLOT_BYTES] * 2
+    assert list(shared.slots) == [0, 1]
+    assert [os.fstat(fd).st_size for fd in shared.slots.values()] == [SLOT_BYTES] * 2
+    assert [os.fstat(fd).st_blocks * 512 for fd in shared.slots.values()] == [SLOT_BYTES] * 2
     assert shared.arena == []
     assert shared.told == {"memory": SIZES}
 
@@ -66,8 +67,10 @@ def test_workers_cannot_write_to_the_arena(shared: SharedMemory) -> None:
 @pytest.mark.parametrize("settings", [Settings(workers=0), Settings(workers=2, arena_bytes=0)])
 def test_there_may_be_none(settings: Settings) -> None:
     shared = open_shared(settings)
-    assert (shared.slots, shared.new_arena(1), shared.arena, shared.told) == ([], [], [], {})
+    assert (shared.slots, shared.new_arena(1), shared.arena, shared.told) == ({}, [], [], {})
     assert shared.take_started(0) == []
+    assert not shared.add_slot(2)
+    assert (shared.of_slot(0), shared.handled(0)) == ([], 0)
     shared.close()
 
 
@@ -115,3 +118,35 @@ def test_what_a_dead_worker_had_begun_is_taken_once(shared: SharedMemory) -> Non
     assert shared.take_started(1) == [4, 9]
     assert shared.take_started(1) == []
     assert not any(worker.cells)
+
+
+def test_a_slot_more(shared: SharedMemory, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(shared_module, "check_limit", lambda total, field: asked.append(total))
+    assert not shared.add_slot(1)
+    assert shared.add_slot(3)
+    assert not shared.add_slot(3)
+    assert asked == [SLOT_BYTES]
+    assert list(shared.slots) == [0, 1, 3]
+    assert os.fstat(shared.of_slot(3)[0]).st_size == SLOT_BYTES
+    worker_page(shared, 3).cells[page.RUNNING] = 7
+    assert shared.take_started(3) == [7]
+
+
+def test_a_slot_more_than_there_is_room_for(
+    shared: SharedMemory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def check_limit(total: int, field: str) -> None:
+        raise ConfigError(field, total, "only 4096 bytes are left")
+
+    monkeypatch.setattr(shared_module, "check_limit", check_limit)
+    with pytest.raises(ConfigError, match=rf"ring_bytes = {SLOT_BYTES}: only 4096"):
+        shared.add_slot(2)
+    assert list(shared.slots) == [0, 1]
+
+
+def test_how_much_a_worker_has_handled(shared: SharedMemory) -> None:
+    worker_page(shared, 1).cells[page.HANDLED] = 9
+    assert (shared.handled(0), shared.handled(1)) == (0, 9)
+    shared.take_started(1)
+    assert shared.handled(1) == 0, "its successor has handled nothing"

@@ -55,12 +55,13 @@ def test_modules_of_the_current_directory_are_not_ours() -> None:
 CHILD = """
 import signal, sys
 from mpmsgr.control import ControlChannel
-from mpmsgr.process import leave_stop_signals_to_parent
+from mpmsgr.process import dump_stacks_on_signal, leave_signals_to_parent
 channel = ControlChannel.from_fd(int(sys.argv[sys.argv.index("--control-fd") + 1]))
 signal.raise_signal(signal.SIGTERM)
 channel.send("pending", signals=[int(s) for s in signal.sigpending()])
-leave_stop_signals_to_parent()
+leave_signals_to_parent()
 signal.raise_signal(signal.SIGINT)
+dump_stacks_on_signal()
 channel.send("alive", blocked=len(signal.pthread_sigmask(signal.SIG_BLOCK, [])))
 """
 
