@@ -1,7 +1,8 @@
 """Lean msgr v1 clients: prebuilt frames over plain sockets, one epoll loop, every reply checked.
 
 They share no code with the messenger they measure, and do what a lossless client owes: a real
-handshake, consecutive seqs, an ACK per batch received, answers to KEEPALIVE2.
+handshake, consecutive seqs, an ACK per batch received, answers to KEEPALIVE2. A payload of up to
+4 KiB travels as front, a larger one as data, and has to come back in the same part.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ _CLOSE, _MSG, _ACK, _KEEPALIVE, _KEEPALIVE2, _KEEPALIVE2_ACK = 6, 7, 8, 9, 14, 1
 _CLIENT = 8
 _ECHO = 0x8001
 _SMALL = 4096
+_TIMEOUT_S = 30
 
 _ADDRESS = struct.Struct("<II128s")
 _CONNECT = struct.Struct("<QIIIIIIB")
@@ -90,7 +92,10 @@ class MsgrClients:
             self._watch(session, session.flush())
         busy = set(self._sessions)
         while busy:
-            for fd, events in self._epoll.poll(30):
+            ready = self._epoll.poll(_TIMEOUT_S)
+            if not ready:
+                raise TimeoutError(f"no reply for {_TIMEOUT_S} s")
+            for fd, events in ready:
                 session = self._sessions[fd]
                 if events & ~select.EPOLLOUT:
                     session.read()

@@ -25,22 +25,27 @@ _STOP_TIMEOUT_S = 45.0
 class Server:
     """The supervisor and its children, on a free port of the loopback.
 
-    *toml* is the text of its configuration file. A context manager: leaving stops it.
+    *toml* is the text of its configuration file. *checkout* is another copy of this repository
+    whose code and virtual environment to run. A context manager: leaving stops it.
     """
 
-    def __init__(self, *modules: str, workers: int, toml: str = "") -> None:
+    def __init__(
+        self, *modules: str, workers: int, toml: str = "", checkout: Path | None = None
+    ) -> None:
+        python = python_of(checkout) if checkout else Path(sys.executable)
+        directory = checkout or REPOSITORY
         self._directory = tempfile.TemporaryDirectory(prefix="mpmsgr-")
         settings = Path(self._directory.name, "mpmsgr.toml")
         settings.write_text(toml)
         self._process = subprocess.Popen(
             [
-                *(sys.executable, "-m", "mpmsgr", "serve", "-c", str(settings)),
+                *(str(python), "-m", "mpmsgr", "serve", "-c", str(settings)),
                 *("--bind", "127.0.0.1:0", "--workers", str(workers)),
-                *("--app-dir", str(REPOSITORY), "--log-level", "warning", *modules),
+                *("--app-dir", str(directory), "--log-level", "warning", *modules),
             ],
             stderr=subprocess.PIPE,
             text=True,
-            cwd=REPOSITORY,
+            cwd=directory,
         )
         assert self._process.stderr is not None
         self.address = _ready_address(self._process.stderr)
@@ -83,6 +88,21 @@ class Server:
 
     def _children(self, module: str) -> list[int]:
         return [process.pid for process in self.family()[1:] if module in _command(process)]
+
+
+def python_of(checkout: Path) -> Path:
+    """The interpreter of a checkout's .venv, which must have the checkout's own mpmsgr in it.
+
+    A server's children see what is installed and not where they run. Raises RuntimeError.
+    """
+    python = checkout / ".venv/bin/python"
+    if not python.exists():
+        raise RuntimeError(f"{python} is not there: run `make venv` in {checkout}")
+    tell = [str(python), "-P", "-c", "import mpmsgr; print(mpmsgr.__file__)"]
+    found = subprocess.run(tell, capture_output=True, text=True).stdout
+    if not Path(found).is_relative_to(checkout.resolve()):
+        raise RuntimeError(f"{python} does not run what is in {checkout}: run `make venv` there")
+    return python
 
 
 def kill(pid: int) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import zmq
 
+_TIMEOUT_S = 30
+
 
 class ZmqClients:
     """*clients* DEALER sockets over one TCP connection each, driven by one thread.
@@ -33,7 +35,10 @@ class ZmqClients:
                 socket.send(payload)
         left = requests * len(self._sockets)
         while left:
-            for socket, _ in self._poller.poll(30_000):
+            ready = self._poller.poll(_TIMEOUT_S * 1000)
+            if not ready:
+                raise TimeoutError(f"no reply for {_TIMEOUT_S} s")
+            for socket, _ in ready:
                 done = self._exchange(socket, payloads, answered[socket])
                 left -= done - answered[socket]
                 answered[socket] = done

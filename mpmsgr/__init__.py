@@ -4,11 +4,15 @@ from mpmsgr import sync
 from mpmsgr.dispatch.codes import ErrorCode
 from mpmsgr.dispatch.connection import Connection
 from mpmsgr.dispatch.dispatcher import Dispatcher
-from mpmsgr.dispatch.handlers import handles, on_start, on_stop
+from mpmsgr.dispatch.group import Group, Service
+from mpmsgr.dispatch.handlers import every, handles, on_start, on_stop
 from mpmsgr.dispatch.payload import PayloadError, message
+from mpmsgr.dispatch.state import StateError
+from mpmsgr.dispatch.verdicts import Poison, Reject, Retry, Verdict
 from mpmsgr.errors import (
     ConfigError,
     ConnectError,
+    HandlerError,
     HandshakeRefused,
     MessengerError,
     OutboxFull,
@@ -37,6 +41,8 @@ __all__ = [
     "EntityName",
     "EntityType",
     "ErrorCode",
+    "Group",
+    "HandlerError",
     "HandshakeRefused",
     "Message",
     "Messenger",
@@ -44,14 +50,21 @@ __all__ = [
     "OutboxFull",
     "PayloadError",
     "PluginError",
+    "Poison",
     "Policies",
     "Policy",
     "ProtocolError",
+    "Reject",
     "RemoteError",
     "RequestTimeout",
+    "Retry",
+    "Service",
     "SessionReset",
+    "StateError",
+    "Verdict",
     "WorkerError",
     "connect",
+    "every",
     "handles",
     "message",
     "on_start",

@@ -8,6 +8,7 @@
     ├── RemoteError          the peer answered with an error reply (message type 0x8000)
     ├── SessionReset         the session is gone, and with it what was not delivered
     ├── OutboxFull           a peer that does not keep up: no more may be queued for it
+    ├── HandlerError         a handler asked for what it cannot have
     ├── PluginError          a dispatcher module cannot be loaded or declares nonsense
     ├── WorkerError          a worker process failed
     ├── AdminError           a running server refuses what its operator asks, or is silent
@@ -102,6 +103,14 @@ class OutboxFull(MessengerError):
     def __init__(self, address: object, nbytes: int, limit: int) -> None:
         self.address, self.nbytes, self.limit = address, nbytes, limit
         super().__init__(f"{nbytes} bytes wait for {address}, at most {limit} may")
+
+
+class HandlerError(MessengerError):
+    """A handler asked for *what* it cannot have; *text* says why, and what would do."""
+
+    def __init__(self, what: str, text: str) -> None:
+        self.what, self.text = what, text
+        super().__init__(f"{what} {text}")
 
 
 class PluginError(MessengerError):

@@ -13,6 +13,7 @@ from typing import Any
 
 from mpmsgr.session.actions import (
     Answered,
+    Arrived,
     Close,
     Deliver,
     Dial,
@@ -22,7 +23,9 @@ from mpmsgr.session.actions import (
     Flush,
     FlushSoon,
     Full,
+    Place,
     Report,
+    StayPaused,
     Wake,
     Write,
 )
@@ -182,6 +185,9 @@ class Dialogue:
         self.faults: list[Fault] = []
         self.answered: list[Session] = []
         self.reports: list[Report] = []
+        self.places: list[Place] = []
+        self.arrived: list[Pipe] = []
+        self.still_paused: list[Session] = []
         self.fulls: list[bool] = []
         self._wakes: list[Wake] = []
         self._dirty: dict[Pipe, None] = {}
@@ -327,6 +333,12 @@ class Dialogue:
                 self._wakes.append(action)
             case Deliver(_, raws):
                 self.delivered += [raw_ids(raw)[1] for raw in raws]
+            case Place():
+                self.places.append(action)
+            case Arrived(pipe):
+                self.arrived.append(pipe)
+            case StayPaused(session):
+                self.still_paused.append(session)
             case Event():
                 self.events.append(action)
             case Answered(session):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from mpmsgr.errors import ProtocolError
 from mpmsgr.wire.address import EntityAddr
@@ -13,7 +13,7 @@ from mpmsgr.wire.message import Message
 from mpmsgr.wire.name import EntityName
 from mpmsgr.wire.v1.frames import message_writer
 from mpmsgr.wire.v1.parcel import encode_parcel
-from mpmsgr.wire.v1.parser import Frame, FrameParser
+from mpmsgr.wire.v1.parser import Claim, Frame, FrameParser
 
 SENDER = EntityName(8, 4242)
 RECEIVER_ADDR = EntityAddr.of("127.0.0.1", 6800, 12345)
@@ -46,19 +46,35 @@ def chunks(stream: bytes, sizes: Iterable[int]) -> Iterator[bytes]:
 
 
 def parse(
-    parser: FrameParser, stream: bytes, sizes: Iterable[int], *, land: bool = False
+    parser: FrameParser,
+    stream: bytes,
+    sizes: Iterable[int],
+    *,
+    land: bool = False,
+    place: Callable[[Claim], memoryview | None] = lambda claim: None,
 ) -> tuple[list[Frame], ProtocolError | None]:
     """The frames of *stream* given to *parser* in chunks of *sizes*, and the error that ended it.
 
-    land: what fits is received through `landing` and `landed`, the rest through `feed`.
+    land: what fits is received through `landing` and `landed`, the rest through `feed`. place:
+    answers claims, with None declines them; those of an old form are declined.
     """
     frames: list[Frame] = []
     try:
         for chunk in chunks(stream, sizes):
             frames += _give(parser, chunk) if land else parser.feed(chunk)
+            if parser.claim is not None:
+                answer_claim(parser, place(parser.claim) if parser.can_land else None)
     except ProtocolError as err:
         return frames + parser.completed, err
     return frames, None
+
+
+def answer_claim(parser: FrameParser, view: memoryview | None) -> None:
+    """Land in *view*, or decline."""
+    if view is None:
+        parser.decline()
+    else:
+        parser.land(view)
 
 
 def _give(parser: FrameParser, chunk: bytes) -> list[Frame]:

@@ -41,6 +41,7 @@ VERBS = {
     "completion": "Print the shell's completion script.",
     "doctor": "Tell what this machine gives a server.",
     "version": "Print the version.",
+    "quarantine": "See, replay or discard messages that were set aside.",
 }
 
 

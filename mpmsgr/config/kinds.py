@@ -21,9 +21,9 @@ from mpmsgr.session.policy import PRESETS, Policy
 from mpmsgr.wire.address import split_address
 from mpmsgr.wire.name import TYPE_LABELS, EntityName
 
-MIB = 1 << 20
+KIB, MIB = 1 << 10, 1 << 20
 U32_MAX, U64_MAX = (1 << 32) - 1, (1 << 64) - 1
-_UNITS = {"": 1, "b": 1, "kib": 1 << 10, "mib": MIB, "gib": 1 << 30}
+_UNITS = {"": 1, "b": 1, "kib": KIB, "mib": MIB, "gib": 1 << 30}
 _SIZE = re.compile(r"(\d+)\s*([a-z]*)", re.IGNORECASE)
 _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*(:[^\W\d]\w*(\.[^\W\d]\w*)*)?")
 _HOST_NAME = re.compile(r"(?=.*[A-Za-z])\w([\w.-]*\w)?", re.ASCII)
@@ -155,6 +155,20 @@ class Seconds(Kind):
     def must(self) -> str:
         """The bounds."""
         return f"must be seconds from {self.low:g} to {self.high:.0f}"
+
+
+@dataclass(frozen=True)
+class YesNo(Kind):
+    """true or false."""
+
+    note: str = "true or false"
+
+    def read(self, raw: Any) -> bool:
+        """The truth value."""
+        value = {"true": True, "false": False}.get(raw.lower()) if isinstance(raw, str) else raw
+        if isinstance(value, bool):
+            return value
+        raise ValueError(self.must)
 
 
 @dataclass(frozen=True)
@@ -351,9 +365,19 @@ POLICY_FIELDS = (
     "dedupe_window",
     "outbox_bytes",
     "outbox_full",
+    "ack",
+    "throttle_messages",
+    "throttle_bytes",
+    "urgent",
 )
 #: Those that are no durations.
-_POLICY_NUMBERS: Mapping[str, Kind] = {"dedupe_window": Whole(), "outbox_bytes": Size()}
+_POLICY_KINDS: Mapping[str, Kind] = {
+    "dedupe_window": Whole(),
+    "outbox_bytes": Size(),
+    "throttle_messages": Whole(),
+    "throttle_bytes": Size(),
+    "urgent": YesNo(),
+}
 _PRESET_FIELDS = ("lossy", "server", "standby", "resetcheck", "register_lossy_clients")
 
 
@@ -377,7 +401,7 @@ def _policy_value(key: str, value: Any, default: Any) -> Any:
     if isinstance(default, str):
         return value
     try:
-        return _POLICY_NUMBERS.get(key, Seconds()).read(value)
+        return _POLICY_KINDS.get(key, Seconds()).read(value)
     except ValueError as exc:
         raise ConfigError(key, value, str(exc)) from None
 

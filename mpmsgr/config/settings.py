@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from mpmsgr.config import kinds
-from mpmsgr.config.kinds import MIB, U32_MAX
+from mpmsgr.config.kinds import KIB, MIB, U32_MAX
 from mpmsgr.errors import ConfigError
 from mpmsgr.logs import FORMATS
 from mpmsgr.session.inject import Injection
@@ -192,6 +192,20 @@ class Settings:
         repeats=True,
         of_workers=True,
     )
+    io_modules: list[str] = _option(
+        [],
+        kinds.Modules(note="MODULE or MODULE:ATTR"),
+        "Dispatcher modules of the I/O process, for fast dispatch and authorizers: their code holds"
+        " up all peers, so it must be quick and must not block.",
+        "--io-module",
+        metavar="MODULE[:ATTR]",
+        repeats=True,
+    )
+    fast_budget_s: float = _option(
+        0.001,
+        kinds.Seconds(),
+        "A callback of an I/O module that takes longer is counted and logged; 0: none is.",
+    )
     options: dict[str, dict[str, Any]] = _option(
         {},
         kinds.Tables(note='tables such as [options."workers.echo:Echo"], one per module'),
@@ -221,6 +235,12 @@ class Settings:
         by_name="what this messenger acts on for svc, all of Ceph 16.2 for and towards Ceph",
     )
     required_features: int = _option(0, kinds.Whole(), "Feature bits a peer must offer.")
+    send_priority: int | None = _option(
+        None,
+        kinds.Whole(low=1, high=0xFFFF),
+        "Priority of what is sent and names none; a reply has that of its request.",
+        by_name="196 for mon, else 127",
+    )
     protocol_version: int = _option(
         0,
         kinds.Whole(high=U32_MAX),
@@ -267,6 +287,55 @@ class Settings:
         100 * MIB,
         kinds.Size(low=1),
         "Bytes of messages in work at once; reading pauses above.",
+    )
+    arena_bytes: int = _option(
+        64 * MIB,
+        kinds.Size(),
+        "Shared memory that large payloads are received into; 0: no shared memory at all.",
+    )
+    worker_arena_bytes: int = _option(
+        32 * MIB,
+        kinds.Size(low=4 * KIB),
+        "Per worker, shared memory for the large payloads it sends.",
+    )
+    ring_bytes: int = _option(
+        2 * MIB,
+        kinds.Size(low=4 * KIB),
+        "Per worker and direction, shared memory that batches travel through.",
+    )
+    arena_threshold_bytes: int = _option(
+        64 * KIB, kinds.Size(), "Payloads longer than this go to an arena of their own."
+    )
+    lease_max_age_s: float = _option(
+        300.0,
+        kinds.Seconds(),
+        "A worker that keeps a received payload for this long is replaced; 0: never.",
+    )
+    max_attempts: int = _option(
+        3,
+        kinds.Whole(high=U32_MAX),
+        "Deaths of workers after which the message they were running is quarantined; 0: never.",
+        "--max-attempts",
+        metavar="N",
+    )
+    quarantine_dir: str | None = _option(
+        None,
+        kinds.Folder(),
+        "Directory quarantined messages are kept in; without it they are only answered.",
+        "--quarantine-dir",
+        metavar="DIR",
+    )
+    quarantine_bytes: int = _option(
+        64 * MIB, kinds.Size(low=1), "Quarantined messages that are kept, altogether."
+    )
+    state_bytes: int = _option(
+        64 * KIB, kinds.Size(low=1), "Longest state of a session or key, encoded.", of_workers=True
+    )
+    held_bytes: int = _option(
+        128 * MIB,
+        kinds.Size(low=1),
+        "What one handler may send before it completes.",
+        of_workers=True,
     )
 
     reload: bool = _option(
@@ -334,10 +403,11 @@ class Settings:
                 )
 
     def _check_options(self) -> None:
+        served = self.modules + self.io_modules
         for module in self.options:
-            if self.modules and module not in self.modules:
+            if self.modules and module not in served:
                 raise ConfigError(
-                    f'[options."{module}"]', self.options[module], no_such(module, self.modules)
+                    f'[options."{module}"]', self.options[module], no_such(module, served)
                 )
 
     def _check_keepalive(self) -> None:
@@ -346,6 +416,10 @@ class Settings:
             raise ConfigError(
                 "keepalive_timeout_s", timeout, f"must exceed keepalive_period_s, {period:g}"
             )
+
+    def options_of(self, modules: Iterable[str]) -> dict[str, dict[str, Any]]:
+        """Of `options`, those of *modules*."""
+        return {name: self.options[name] for name in modules if name in self.options}
 
     def as_dict(self) -> dict[str, Any]:
         """Every field as plain values (what msgpack and JSON carry)."""

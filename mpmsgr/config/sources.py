@@ -87,8 +87,10 @@ def _read(option: Option, said: _Said) -> Any:
 
 def _options_in_use(values: Mapping[str, Any], in_file: Mapping[str, _Said]) -> dict[str, Any]:
     """Options of the modules served; those the file lists, but flags replaced, may stay in it."""
-    listed = in_file["modules"].raw if "modules" in in_file else []
-    served, options = values["modules"], values["options"]
+    keys = ("modules", "io_modules")
+    listed = [module for key in keys if key in in_file for module in in_file[key].raw]
+    served = [module for key in keys for module in values[key]]
+    options = values["options"]
     unused = [module for module in options if module not in served and module in listed]
     return {module: table for module, table in options.items() if module not in unused}
 

@@ -11,6 +11,7 @@ from mpmsgr.config.settings import Settings
 from mpmsgr.session.endpoint import Timing
 from mpmsgr.session.policy import Policies, default_policies
 from mpmsgr.wire.limits import Limits
+from mpmsgr.wire.message import PRIO_DEFAULT, PRIO_HIGH
 from mpmsgr.wire.name import EntityName, EntityType, parse_type
 
 
@@ -27,6 +28,7 @@ class Ways:
     limits: Limits
     timing: Timing
     protocol_version: int
+    send_priority: int
 
 
 def resolve_ways(settings: Settings, random_nonce: int) -> Ways:
@@ -35,7 +37,8 @@ def resolve_ways(settings: Settings, random_nonce: int) -> Ways:
     random_nonce (u32) is the nonce of all but monitors: peers expect 0 of those.
     """
     name = EntityName.parse(settings.name)
-    by_name = 0 if name.type == EntityType.MON else random_nonce
+    is_mon = name.type == EntityType.MON
+    by_name = 0 if is_mon else random_nonce
     return Ways(
         name=name,
         nonce=by_name if settings.nonce is None else settings.nonce,
@@ -48,6 +51,7 @@ def resolve_ways(settings: Settings, random_nonce: int) -> Ways:
         ),
         timing=Timing(handshake_timeout_s=settings.handshake_timeout_s),
         protocol_version=settings.protocol_version,
+        send_priority=settings.send_priority or (PRIO_HIGH if is_mon else PRIO_DEFAULT),
     )
 
 

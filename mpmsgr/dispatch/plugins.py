@@ -11,7 +11,7 @@ from importlib import metadata, util
 from types import ModuleType
 from typing import Any
 
-from mpmsgr.dispatch.chain import Chain
+from mpmsgr.dispatch.chain import AT_ONCE, Chain, overrides
 from mpmsgr.dispatch.dispatcher import Dispatcher
 from mpmsgr.dispatch.handlers import FunctionDispatcher, is_handler
 from mpmsgr.errors import PluginError
@@ -23,15 +23,53 @@ GROUP = "mpmsgr.dispatchers"
 def load_chain(
     specs: Sequence[str], options: Mapping[str, Mapping[str, Any]], app_dir: str
 ) -> Chain:
-    """Load every ``MODULE[:ATTR]`` of *specs*; *options* by the same text. Raises PluginError."""
+    """Load every ``MODULE[:ATTR]`` of *specs*; *options* by the same text.
+
+    They are asked by ascending `order`, then as *specs* have them. Raises PluginError, also where
+    two that name the same message type have the same order.
+    """
+    return _chain_of(_load_all(specs, options, app_dir))
+
+
+def load_io_chain(
+    specs: Sequence[str], options: Mapping[str, Mapping[str, Any]], app_dir: str
+) -> Chain:
+    """The same for the I/O process, where only the callbacks of `AT_ONCE` are called.
+
+    Raises PluginError for a dispatcher that has none of them.
+    """
+    loaded = _load_all(specs, options, app_dir)
+    for spec, dispatcher in loaded:
+        if not any(overrides(dispatcher, callback) for callback in AT_ONCE):
+            raise PluginError(spec, "has no callback for the I/O process: it belongs to workers")
+    return _chain_of(loaded)
+
+
+def _load_all(
+    specs: Sequence[str], options: Mapping[str, Mapping[str, Any]], app_dir: str
+) -> list[tuple[str, Dispatcher]]:
     if app_dir not in sys.path:
         sys.path.insert(0, app_dir)
     unused = sorted(set(options) - set(specs))
     if unused:
         raise PluginError(unused[0], f"has options, but only {', '.join(specs)} are served")
+    return [(spec, load(spec, options.get(spec, {}))) for spec in specs]
+
+
+def _chain_of(loaded: list[tuple[str, Dispatcher]]) -> Chain:
+    """Raises PluginError for a message type of which nobody has said who is asked first."""
     chain = Chain()
-    for spec in specs:
-        chain.add_tail(load(spec, options.get(spec, {})))
+    loaded = sorted(loaded, key=lambda named: named[1].order)
+    claims: dict[tuple[int, int], int] = {}
+    for i, (spec, dispatcher) in enumerate(loaded):
+        for type_ in sorted(set(dispatcher.message_types)):
+            first = claims.setdefault((dispatcher.order, type_), i)
+            if first != i:
+                text = (
+                    f"takes message type {type_:#x}, so does {loaded[first][0]}: give them an order"
+                )
+                raise PluginError(spec, text)
+        chain.add_tail(dispatcher)
     return chain
 
 

@@ -14,6 +14,7 @@ from mpmsgr.load.plan import LoadPlan
 from mpmsgr.load.verify import SessionCheck, Tally
 from mpmsgr.messenger.connection import MessengerConnection
 from mpmsgr.messenger.messenger import Messenger
+from mpmsgr.messenger.sink import Sink
 from mpmsgr.session.actions import Event, EventKind
 from mpmsgr.session.session import Session
 from mpmsgr.session.states import State
@@ -36,7 +37,7 @@ class Board(Protocol):
         """A client has sent everything and waits for nothing."""
 
 
-class LoadClient:
+class LoadClient(Sink):
     """`in_flight` requests kept up on one session. The sink of its messenger, without dispatchers.
 
     It takes raw messages, as the I/O process of a server does, and sends finished ones: the load

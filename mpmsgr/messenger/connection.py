@@ -8,13 +8,15 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from mpmsgr.dispatch.connection import Connection
+from mpmsgr.dispatch.group import Group
+from mpmsgr.dispatch.invocation import Invocation
 from mpmsgr.dispatch.payload import PayloadError, decode, to_message, type_of
+from mpmsgr.dispatch.serial import Serial
 from mpmsgr.errors import ConnectError, OutboxFull, RequestTimeout, SessionReset
 from mpmsgr.messenger.requests import Requests, value_of
-from mpmsgr.messenger.runner import Lane
+from mpmsgr.messenger.session_facts import SessionFacts
 from mpmsgr.messenger.stream import MessageStream
-from mpmsgr.session.policy import Policy
-from mpmsgr.session.session import HandshakeFacts, Session
+from mpmsgr.session.session import Session
 from mpmsgr.session.states import State
 from mpmsgr.wire.address import EntityAddr
 from mpmsgr.wire.crc import Bytes
@@ -37,23 +39,21 @@ class LocalConnection(Connection):
         self.messenger = messenger
         self.priv: Any = None
         self.last_reset: SessionReset | None = None
-        self.lane = Lane()
+        self.lane = Serial()
         self.held_bytes = 0
         self._room: asyncio.Future[None] | None = None  # while somebody waits for it
         self._requests = Requests()
         self._streams: dict[int, MessageStream] = {}
 
     def connection(self, id_: int) -> Connection:
-        """See `Connection.connection`. Raises KeyError when there is none with this id."""
-        return self.messenger.connection_of(self.messenger.endpoint.registry.sessions[id_])
+        """See `Connection.connection`."""
+        return self.messenger.connection(id_)
 
-    async def request(self, m: Any, data: Bytes = b"", *, timeout: float | None = None) -> Any:
-        """Send a message and return its reply: for an object of a @message class the reply's
-        value, for a Message the reply Message.
+    def awaits(self, m: Message) -> bool:
+        """See `Connection.awaits`."""
+        return self._requests.knows(m.tid) or m.type in self._streams
 
-        Raises RequestTimeout after *timeout* seconds, RemoteError for an error reply,
-        SessionReset when the session is lost before the reply.
-        """
+    async def _request(self, m: Any, data: Bytes, timeout: float | None) -> Any:
         request = to_message(m, data)
         request.tid = request.tid or self.messenger.tids.next()
         try:
@@ -61,7 +61,7 @@ class LocalConnection(Connection):
                 while self._is_full():
                     await self._wait_room()
                 future = self._requests.expect(request.tid)
-                if not self.send_message(request):
+                if not self._send_now(request):
                     raise self._lost()
                 reply = await future
         except TimeoutError:
@@ -70,6 +70,16 @@ class LocalConnection(Connection):
         finally:
             self._requests.forget(request.tid)
         return reply if isinstance(m, Message) else value_of(reply)
+
+    def _send_now(self, m: Message) -> bool:
+        raise NotImplementedError
+
+    def _current(self) -> Invocation | None:
+        return self.messenger.running()
+
+    def group(self, name: str) -> Group:
+        """See `Connection.group`."""
+        return self.messenger.group(name, self)
 
     async def send(self, m: Any, data: Bytes = b"") -> bool:
         """See `Connection.send`."""
@@ -142,7 +152,7 @@ class LocalConnection(Connection):
         return self.peer_addr, "open"
 
 
-class MessengerConnection(LocalConnection):
+class MessengerConnection(SessionFacts, LocalConnection):  # type: ignore[override]
     """The connection of one session."""
 
     def __init__(self, messenger: Messenger, session: Session) -> None:
@@ -151,61 +161,27 @@ class MessengerConnection(LocalConnection):
         self._connected: asyncio.Event = asyncio.Event()
         self._answers: list[asyncio.Future[float]] = []
 
-    # facts
-
-    @property
-    def id(self) -> int:  # type: ignore[override]
-        """The session's id."""
-        return self.session.id
-
-    @property
-    def peer_type(self) -> int:  # type: ignore[override]
-        """Entity type number of the peer."""
-        return self.session.peer_type
-
-    @property
-    def peer_addr(self) -> EntityAddr:  # type: ignore[override]
-        """The peer's address, as far as it is known."""
-        return self.session.peer_addr
-
-    @property
-    def my_addr(self) -> EntityAddr:  # type: ignore[override]
-        """Our address as the peer was told."""
-        return self.session.handshake.own if self.session.handshake else self.messenger.addr
-
-    @property
-    def features(self) -> int:  # type: ignore[override]
-        """Negotiated feature bits; 0 before the first session."""
-        return self.session.features
-
-    @property
-    def policy(self) -> Policy:
-        """The policy in force; `lossy` is what the server decided."""
-        return self.session.policy
-
-    @property
-    def handshake(self) -> HandshakeFacts | None:
-        """What the last handshake said; None before the first."""
-        return self.session.handshake
-
-    @property
-    def is_connected(self) -> bool:
-        """Is the session open?"""
-        return self.session.state is State.OPEN
-
-    @property
-    def last_keepalive_ack(self) -> float | None:
-        """The stamp that the peer returned last, seconds of `Messenger.now`; None before that."""
-        return self.session.last_keepalive_ack
-
     # acts
 
     def send_message(self, m: Any, data: Bytes = b"") -> bool:
         """See `Connection.send_message`."""
-        return self.messenger.send(self.session, to_message(m, data))
+        run = self.messenger.holder()
+        if run is None:
+            return self.messenger.send(self.session, to_message(m, data))
+        return self.messenger.hold(self.session, to_message(m, data), run)
+
+    def _send_now(self, m: Message) -> bool:
+        sent = self.messenger.send(self.session, m)
+        self.messenger.read_on(self)
+        return sent
+
+    @property
+    def is_owed_reply(self) -> bool:
+        """Has it pending requests?"""
+        return len(self._requests) > 0
 
     def send_keepalive(self) -> None:
-        """Ask the peer for a sign of life; wakes a parked session."""
+        """See `Connection.send_keepalive`."""
         self.messenger.send_keepalive(self.session)
 
     async def ping(self, timeout: float | None = None) -> float:
@@ -240,7 +216,7 @@ class MessengerConnection(LocalConnection):
         self.messenger.mark_down(self.session)
 
     def mark_disposable(self) -> None:
-        """Make the session lossy: the next fault is final."""
+        """See `Connection.mark_disposable`."""
         self.messenger.endpoint.mark_disposable(self.session)
 
     # what the messenger tells
@@ -319,9 +295,28 @@ class LoopbackConnection(LocalConnection):
         """Always, until the messenger shuts down."""
         return not self.messenger.closed
 
+    @property
+    def failed(self) -> bool:
+        """When the messenger has shut down."""
+        return self.messenger.closed
+
     def send_message(self, m: Any, data: Bytes = b"") -> bool:
         """Deliver to the other end, in the next turn of the loop."""
-        return self.messenger.send_loopback(self.other, to_message(m, data))
+        m = to_message(m, data)
+        run = self.messenger.holder()
+        if run is None or self.messenger.closed:
+            return self._send_now(m)
+        run.hold(lambda: self._send_now(m), m.size)
+        return True
+
+    def _send_now(self, m: Message) -> bool:
+        return self.messenger.send_loopback(self.other, m)
 
     def mark_down(self) -> None:
         """Nothing to end."""
+
+    def mark_disposable(self) -> None:
+        """Nothing to lose."""
+
+    def send_keepalive(self) -> None:
+        """Nobody to ask."""

@@ -133,7 +133,7 @@ class FaultyDriver(Driver):
     def receive_buffer(self, pipe: Pipe | None) -> memoryview:
         """See `Driver`; short reads."""
         size = self._injector.read_size(pipe.session if pipe else None)
-        return self.buffer[:size] if size else self.buffer
+        return self.buffer[:size] if size else super().receive_buffer(pipe)
 
     def wrap(self, transport: asyncio.Transport, pipe: Pipe) -> asyncio.Transport:
         """See `Driver`; short writes."""

@@ -17,11 +17,16 @@ from mpmsgr import logs
 from mpmsgr.admin.inspect import Inspector
 from mpmsgr.config import Settings, resolve_ways
 from mpmsgr.control import MAX_ERROR_TEXT, ControlChannel
-from mpmsgr.dispatch.plugins import load_chain
+from mpmsgr.dispatch.plugins import load_chain, load_io_chain
 from mpmsgr.errors import PluginError
 from mpmsgr.loop import relax_collector, run
 from mpmsgr.messenger.messenger import Messenger
+from mpmsgr.pool.fast import FastService
 from mpmsgr.pool.front import PoolFront
+from mpmsgr.pool.io_memory import IoMemory
+from mpmsgr.pool.layout import SlotLayout
+from mpmsgr.pool.quarantine import Quarantine
+from mpmsgr.pool.spool import Spool
 from mpmsgr.process import (
     SUPERVISOR_PID_ENV,
     die_with_parent,
@@ -44,7 +49,8 @@ class IoProcess:
         self._front: PoolFront | None = None
         self._inspector = Inspector(channel)
         self._lame_duck = False
-        self._closing: asyncio.Task[None] | None = None
+        self._memory: IoMemory | None = None
+        self._memory_of_slots: dict[int, int] = {}  # descriptors that came before the rest
         self._work: asyncio.Task[None] | None = None
         self._status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
@@ -59,8 +65,19 @@ class IoProcess:
             op = packet["op"]
             if op == "start":
                 self._work = asyncio.ensure_future(self._start(packet))
+            elif op == "slot_memory":
+                self._memory_of_slots[packet["slot"]] = packet["fds"][0]
+                self._add_slots()
             elif op == "worker_lost" and self._front is not None:
-                self._front.worker_lost(packet["slot"], packet["generation"], packet["cause"])
+                self._front.worker_lost(
+                    packet["slot"],
+                    packet["generation"],
+                    packet["cause"],
+                    packet["running"],
+                    packet["signal"],
+                )
+            elif op == "retire":
+                self._retire(packet["slot"], packet["generation"])
             elif op == "stop":
                 self._work = asyncio.ensure_future(self._stop(packet["timeout_s"]))
             elif op == "quit":
@@ -69,7 +86,7 @@ class IoProcess:
                 self._inspector.ask(packet)
             elif op == "lame_duck":
                 self._lame_duck = True
-                self._closing = asyncio.ensure_future(self._let_nobody_in())
+                self._let_nobody_in()
             elif op == "reopen_logs":
                 logs.reopen()
             elif op == "log_level":
@@ -90,11 +107,19 @@ class IoProcess:
 
     async def _serve(self, settings: Settings, packet: Packet) -> None:
         if settings.workers:
+            self._memory = self._map(settings, packet)
+            self._add_slots()
             self._front = PoolFront(
                 packet["endpoint"],
                 self._incarnation,
                 credit=settings.worker_credit,
                 dispatch_bytes=settings.dispatch_bytes,
+                memory=self._memory,
+                max_attempts=settings.max_attempts,
+                quarantine=Quarantine(_spool(settings)),
+                lease_max_age_s=settings.lease_max_age_s,
+                recycle=self._recycle,
+                retired=self._retired,
             )
         ways = resolve_ways(settings, packet["nonce"])
         messenger = self._messenger = Messenger(
@@ -108,24 +133,61 @@ class IoProcess:
             first_id=(self._incarnation << 32) + 1,
             sink=self._front,
             injection=Injection.from_table(settings.inject) if settings.inject else None,
+            send_priority=ways.send_priority,
+            fast_budget_s=settings.fast_budget_s,
+            dispatch_bytes=settings.dispatch_bytes,
         )
         messenger.start()
         self._inspector.attach(messenger)
         if self._front is not None:
             self._front.attach(messenger.driver)
         else:
-            chain = load_chain(settings.modules, settings.options, settings.app_dir)
-            await messenger.use_chain(chain)
+            options = settings.options_of(settings.modules)
+            await messenger.use_chain(load_chain(settings.modules, options, settings.app_dir))
+        if settings.io_modules:
+            await self._use_io_modules(messenger, settings)
         listeners = [socket.socket(fileno=fd) for fd in packet["listen_fds"]]
+        self._let_nobody_in()
         addrs = messenger.listen(listeners)
-        if self._lame_duck:
-            await messenger.stop_accepting()
         relax_collector()
         self._channel.send("ready", addrs=[str(addr) for addr in addrs])
 
-    async def _let_nobody_in(self) -> None:
+    async def _use_io_modules(self, messenger: Messenger, settings: Settings) -> None:
+        options = settings.options_of(settings.io_modules)
+        chain = load_io_chain(settings.io_modules, options, settings.app_dir)
+        fast = FastService(messenger, self._front) if self._front is not None else None
+        await messenger.use_io_chain(chain, fast.connection_of if fast else None)
+
+    @staticmethod
+    def _map(settings: Settings, packet: Packet) -> IoMemory | None:
+        """The memory that is shared with workers."""
+        if "fds" not in packet:
+            return None
+        sizes = packet["memory"]
+        layout = SlotLayout(sizes["ring_bytes"], sizes["worker_arena_bytes"])
+        threshold = settings.arena_threshold_bytes
+        return IoMemory(packet["fds"][0], sizes["arena_bytes"], layout, threshold)
+
+    def _add_slots(self) -> None:
+        if self._memory is not None:
+            while self._memory_of_slots:
+                self._memory.add_slot(*self._memory_of_slots.popitem())
+
+    def _retire(self, slot: int, generation: int) -> None:
+        if self._front is None:
+            self._retired(slot, generation)
+        else:
+            self._front.retire(slot, generation)
+
+    def _retired(self, slot: int, generation: int) -> None:
+        self._channel.send("retired", slot=slot, generation=generation)
+
+    def _let_nobody_in(self) -> None:
         if self._messenger is not None:
-            await self._messenger.stop_accepting()
+            self._messenger.endpoint.lame_duck = self._lame_duck
+
+    def _recycle(self, slot: int, generation: int, why: str) -> None:
+        self._channel.send("recycle", slot=slot, generation=generation, why=why)
 
     async def _stop(self, timeout_s: float) -> None:
         undelivered = 0
@@ -143,6 +205,14 @@ class IoProcess:
         self._inspector.close()
         if not self._status.done():
             self._status.set_result(status)
+
+
+def _spool(settings: Settings) -> Spool | None:
+    if settings.quarantine_dir is None:
+        return None
+    spool = Spool(settings.quarantine_dir, settings.quarantine_bytes)
+    spool.prepare()
+    return spool
 
 
 async def _serve(args: argparse.Namespace) -> int:

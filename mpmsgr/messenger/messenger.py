@@ -5,33 +5,46 @@ from __future__ import annotations
 import asyncio
 import secrets
 import socket
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
 from random import Random
 from types import TracebackType
 from typing import Any, Self
 
+from mpmsgr.dispatch.authorities import Authorities
 from mpmsgr.dispatch.chain import Chain
+from mpmsgr.dispatch.connection import Connection
 from mpmsgr.dispatch.dispatcher import Dispatcher
+from mpmsgr.dispatch.group import Group
+from mpmsgr.dispatch.invocation import Invocation
 from mpmsgr.errors import ConfigError, MessengerError, OutboxFull, SessionReset
 from mpmsgr.messenger.accepter import Accepter, bind_sockets, raise_fd_limit
-from mpmsgr.messenger.connection import LoopbackConnection, MessengerConnection
+from mpmsgr.messenger.connection import (
+    LocalConnection,
+    LoopbackConnection,
+    MessengerConnection,
+)
 from mpmsgr.messenger.driver import Driver
+from mpmsgr.messenger.fast import FastCounts, FastSink
 from mpmsgr.messenger.faults import FaultyDriver
+from mpmsgr.messenger.in_work import InWork
 from mpmsgr.messenger.local import LocalSink
+from mpmsgr.messenger.local_group import LocalGroup, LocalService
 from mpmsgr.messenger.sink import Sink
 from mpmsgr.messenger.tids import TidSource
 from mpmsgr.messenger.transport import PipeTransport
-from mpmsgr.session.auth import Authenticator
+from mpmsgr.session.auth import Authenticator, NoAuthentication
 from mpmsgr.session.endpoint import Endpoint, Timing
+from mpmsgr.session.handled import HandledPrefix
 from mpmsgr.session.inject import Injection, Injector
 from mpmsgr.session.policy import Policies, Policy, default_policies
 from mpmsgr.session.session import Session, Target
 from mpmsgr.session.states import State
 from mpmsgr.wire.address import EntityAddr, split_address
+from mpmsgr.wire.crc import Bytes
 from mpmsgr.wire.limits import Limits
-from mpmsgr.wire.message import Message
+from mpmsgr.wire.message import PRIO_DEFAULT, Message
 from mpmsgr.wire.name import EntityName, parse_type
-from mpmsgr.wire.v1.parcel import encode_parcel
+from mpmsgr.wire.v1.parcel import Parcel, encode_parcel
 
 
 class Messenger:
@@ -40,9 +53,13 @@ class Messenger:
     name: ``TYPE.NUMBER`` or ``TYPE.?``. nonce: u32 naming this instance, random by default; two
     messengers of one host need different ones. policies: by peer type; the defaults are ours
     between `client` and `svc`, Ceph's towards Ceph's types. advertise: the address told to peers
-    where it is not the bound one (NAT, containers). drain_s: how long `shutdown` waits for
-    handlers, replies and their acks. injection: faults on purpose. The rest: see its classes.
-    undelivered: after `shutdown`, per session what no peer has acknowledged.
+    where it is not the bound one (NAT, containers). authenticator: asked where no dispatcher gets
+    or verifies authorizers. send_priority: of messages that name none. fast_budget_s: how long a
+    fast callback may take (0: any time) without being counted and logged. dispatch_bytes: of
+    messages that our own dispatchers have in work, above which peers that send more are not read
+    (0: no limit). drain_s: how long `shutdown` waits for handlers, replies and their acks.
+    injection: faults on purpose. The rest: see its classes. undelivered: after `shutdown`, per
+    session what no peer has acknowledged.
     """
 
     def __init__(
@@ -59,14 +76,20 @@ class Messenger:
         first_id: int = 1,
         sink: Sink | None = None,
         injection: Injection | None = None,
+        send_priority: int = PRIO_DEFAULT,
+        fast_budget_s: float = 0.001,
+        dispatch_bytes: int = 0,
         drain_s: float = 5.0,
     ) -> None:
         self.name = name if isinstance(name, EntityName) else EntityName.parse(name)
         self.tids = TidSource()
         self.chain = Chain()
+        self.io_chain = Chain()
+        self.send_priority = send_priority
         self.closed = False
         self.undelivered: list[SessionReset] = []
         self._drain_s = drain_s
+        self._dispatch_bytes = dispatch_bytes
         self._nonce = secrets.randbits(32) if nonce is None else nonce
         self._advertise = None if advertise is None else _advertised(advertise, self._nonce)
         self.endpoint = Endpoint(
@@ -76,7 +99,7 @@ class Messenger:
             Random(secrets.randbits(64)),
             limits=limits,
             timing=timing,
-            authenticator=authenticator,
+            authenticator=Authorities(self._authorities, authenticator or NoAuthentication()),
             protocol_version=protocol_version,
             first_id=first_id,
         )
@@ -88,6 +111,10 @@ class Messenger:
         self._waiting_listeners: list[socket.socket] = []
         self._bound: list[EntityAddr] = []
         self._loopback: LoopbackConnection | None = None
+        self._fast: FastSink | None = None
+        self._fast_budget_s = fast_budget_s
+        self._fast_connection_of: Callable[[Session], Connection] = self.connection_of
+        self._over = asyncio.Event()
 
     # life
 
@@ -108,7 +135,19 @@ class Messenger:
         if self._driver is not None:
             return
         raise_fd_limit()
-        self._local = LocalSink(self.chain, self.connection_of, self._overrun)
+        throttled = any(policy.is_throttled for _, policy in self.endpoint.policies.tables())
+        bounded = self._given_sink is None and (throttled or self._dispatch_bytes > 0)
+        in_work = InWork(self._dispatch_bytes) if bounded else None
+        self._local = LocalSink(
+            self.chain,
+            self.connection_of,
+            self._overrun,
+            self._handled,
+            LocalService(self),
+            LoopbackConnection(self),
+            in_work,
+        )
+        self._local.use_chain(self.chain)
         sink = self._given_sink or self._local
         if self._injection is None:
             self._driver = Driver(self.endpoint, sink, self._advertise)
@@ -116,6 +155,9 @@ class Messenger:
             injector = Injector(self._injection, Random(self._injection.seed))
             self._driver = FaultyDriver(self.endpoint, sink, self._advertise, injector)
         self._driver.on_answer = self._answered
+        if in_work is not None:
+            in_work.throttles.attach(self._driver)
+        self._use_fast()
 
     async def bind(self, *binds: str) -> EntityAddr:
         """Listen on each ``HOST:PORT`` (port 0 or ``A-B``: the first free one of the range).
@@ -143,9 +185,42 @@ class Messenger:
         """Use the dispatchers of *chain* instead of those added so far, and start them."""
         self._running()
         assert self._local is not None
-        self.chain = self._local.runner.chain = chain
+        self.chain = chain
+        self._local.use_chain(chain)
+        self._use_fast()
         await self._local.runner.start()
         self._accept_if_ready()
+
+    async def use_io_chain(
+        self, chain: Chain, connection_of: Callable[[Session], Connection] | None = None
+    ) -> None:
+        """Ask the dispatchers of *chain* before all others for what happens at once (`AT_ONCE`).
+
+        Nothing else of them is called but on_start, now, and on_stop. connection_of(session): what
+        they get, where that is no connection of ours.
+        """
+        self._running()
+        assert self._local is not None
+        self.io_chain = chain
+        self._fast_connection_of = connection_of or self.connection_of
+        self._use_fast()
+        await self._local.runner.start(chain)
+
+    def _use_fast(self) -> None:
+        """Put the fast list between sessions and dispatchers, if there is anybody in it."""
+        own = [] if self._given_sink else self.chain.fast
+        fast, driver = [*self.io_chain.fast, *own], self._driver
+        if driver is None or not (fast or self._fast):
+            return
+        if self._fast is None:
+            self._fast = driver.sink = FastSink(
+                driver.sink, driver, self._fast_connection_of, self._fast_budget_s
+            )
+        self._fast.use(fast)
+
+    def _authorities(self) -> Iterator[Dispatcher]:
+        yield from self.io_chain
+        yield from self.chain
 
     def _accept_if_ready(self) -> None:
         if not self._waiting_listeners or not (self._given_sink or len(self.chain)):
@@ -172,6 +247,7 @@ class Messenger:
         self._running().run()
         self._nonce = (self._nonce + 1_000_000) & 0xFFFFFFFF
         self.listen(listeners)
+        self._loopback_is_new()
         return self.addr
 
     async def stop_accepting(self) -> None:
@@ -187,10 +263,12 @@ class Messenger:
         """Stop in order; return how many messages were not acknowledged: see `undelivered`.
 
         New messages are ignored, handlers finish, replies and their acks are waited for, peers
-        are told with CLOSE. Takes *drain_s* seconds at the most.
+        are told with CLOSE. Takes *drain_s* seconds at the most. A handler of ours may start it as
+        a task, but not await it, for it waits for handlers.
         """
         if self.closed or self._driver is None:
             self.closed = True
+            self._over.set()
             return 0
         await self.stop_accepting()
         self.endpoint.draining = True
@@ -203,7 +281,12 @@ class Messenger:
             pass
         self.closed = True
         await self._end_sessions()
+        self._over.set()
         return sum(reset.lost for reset in self.undelivered)
+
+    async def wait(self) -> None:
+        """Return when `shutdown` is done, whoever called it."""
+        await self._over.wait()
 
     async def _outboxes_empty(self) -> None:
         """Wait until every reachable peer has acknowledged everything."""
@@ -222,7 +305,9 @@ class Messenger:
         if self._loopback is not None:
             for end in (self._loopback, self._loopback.other):
                 end.was_reset(SessionReset(self.addr), final=True)
+                end.priv = None
         assert self._local is not None
+        self._local.close()
         self._local.runner.cancel()
         await self._local.runner.stop()
         await self._driver.close()
@@ -232,11 +317,17 @@ class Messenger:
     def add_dispatcher_head(self, dispatcher: Dispatcher) -> None:
         """Ask *dispatcher* first."""
         self.chain.add_head(dispatcher)
-        self._accept_if_ready()
+        self._chain_changed()
 
     def add_dispatcher_tail(self, dispatcher: Dispatcher) -> None:
         """Ask *dispatcher* last."""
         self.chain.add_tail(dispatcher)
+        self._chain_changed()
+
+    def _chain_changed(self) -> None:
+        if self._local is not None:
+            self._local.use_chain(self.chain)
+        self._use_fast()
         self._accept_if_ready()
 
     # connections
@@ -264,8 +355,7 @@ class Messenger:
         driver = self._running()
         target = _target(addr)
         if self._is_own(target):
-            self._loopback = self._loopback or LoopbackConnection.pair(self)
-            return self._loopback
+            return self.get_loopback_connection()
         number = parse_type(peer_type) if isinstance(peer_type, str) else peer_type
         session = self.endpoint.connect(
             target, number, driver.now(), policy=policy, verify_address=verify_address
@@ -273,6 +363,30 @@ class Messenger:
         con = self.connection_of(session)
         driver.run()
         return con
+
+    def get_loopback_connection(self) -> LoopbackConnection:
+        """The connection to ourselves."""
+        self.start()
+        if self._loopback is None:
+            self._loopback = LoopbackConnection.pair(self)
+            self._loopback_is_new()
+        return self._loopback
+
+    def _loopback_is_new(self) -> None:
+        if self._fast is not None and self._loopback is not None:
+            for end in (self._loopback, self._loopback.other):
+                self._fast.connected(end)
+
+    def send_message(
+        self, m: Any, addr: str | EntityAddr, peer_type: str | int = "svc", *, data: Bytes = b""
+    ) -> bool:
+        """Send to whoever is at *addr*: see `get_connection`, `Connection.send_message`."""
+        return self.get_connection(addr, peer_type).send_message(m, data)
+
+    def connection(self, id_: int) -> MessengerConnection:
+        """The connection with *id_*; for one that is gone or never was, what sends nothing."""
+        session = self.endpoint.registry.sessions.get(id_)
+        return self.connection_of(session or Session.over(id_))
 
     def _is_own(self, target: Target) -> bool:
         own = self.addr
@@ -296,15 +410,48 @@ class Messenger:
         """Encode and queue *m*; False: the session is over. ValueError: it cannot be sent."""
         if self.closed:
             return False
+        parcel = self._encode(m)
+        if parcel.push and not self.endpoint.admit(session, parcel.size):
+            self._refuse(session)
+            return True
+        return self._queue(session, parcel)
+
+    def hold(self, session: Session, m: Message, run: Invocation) -> bool:
+        """The same, but *m* is queued when the handler *run* has completed."""
+        if self.closed or session.state is State.CLOSED:
+            return False
+        parcel = self._encode(m)
+        held = run.pushed(session.id, parcel.size) if parcel.push else 0
+        if parcel.push and not self.endpoint.admit(session, held):
+            self._refuse(session)
+            return True
+        run.hold(lambda: self._queue(session, parcel), parcel.size)
+        return True
+
+    def read_on(self, con: MessengerConnection) -> None:
+        """*con* has asked its peer for a reply, which may be behind what there is no room for."""
+        if self._local is not None:
+            self._local.read_on(con)
+
+    def running(self) -> Invocation | None:
+        """The callback that runs now."""
+        return self._local.runner.current() if self._local is not None else None
+
+    def holder(self) -> Invocation | None:
+        """The callback that holds back what is sent now."""
+        return self._local.runner.holder() if self._local is not None else None
+
+    def _encode(self, m: Message) -> Parcel:
         self.endpoint.limits.check(len(m.front), len(m.middle), len(m.data))
-        driver = self._running()
+        m.priority = m.priority or self.send_priority
         if not m.tid:
             m.tid, m.src, m.nonce = self.tids.next(), self.name, self._nonce
         parcel = encode_parcel(m, self.name)
         parcel.push = m.src is self.name  # the tid is ours, maybe from the peer it went to before
-        if parcel.push and not self.endpoint.admit(session, parcel.size):
-            self._refuse(session)
-            return True
+        return parcel
+
+    def _queue(self, session: Session, parcel: Parcel) -> bool:
+        driver = self._running()
         queued = self.endpoint.send(session, [parcel], driver.now())
         if session.full:  # at once: the action comes after the messages that are being handled
             driver.sink.full(session, True)
@@ -323,15 +470,37 @@ class Messenger:
     def _overrun(self, session: Session) -> None:
         self.endpoint.overrun(session, self.now())
 
+    def group(self, name: str, con: LocalConnection | None = None) -> Group:
+        """The group *name* of our connections; *con* may join it, if it is a peer's."""
+        assert self._local is not None
+        session = con.session if isinstance(con, MessengerConnection) else None
+        return LocalGroup(name, self, self._local.groups, session)
+
+    def _handled(self, session: Session, seq: int, prefix: HandledPrefix) -> None:
+        self.endpoint.handled(session, [seq], self.now(), prefix=prefix)
+        self._running().run()
+
     def send_keepalive(self, session: Session) -> None:
         """Ask for a sign of life."""
         driver = self._running()
         self.endpoint.send_keepalive(session, driver.now())
         driver.run()
 
-    def mark_down(self, session: Session) -> None:
-        """End *session*; its pending requests raise."""
-        self._fail_requests(session, self.endpoint.mark_down(session))
+    def mark_down(self, whose: Session | str | EntityAddr) -> None:
+        """End a session, whose pending requests raise; that with an address, with a reset event."""
+        if isinstance(whose, Session):
+            self._fail_requests(whose, self.endpoint.mark_down(whose))
+        else:
+            registry = self.endpoint.registry
+            session = registry.find(whose) if isinstance(whose, EntityAddr) else None
+            session = session or registry.find_target(_target(whose))
+            if session is not None:
+                self.endpoint.end(session, "marked down by its address")
+        self._running().run()
+
+    def mark_down_all(self) -> None:
+        """End every session, with reset events, and every handshake."""
+        self.endpoint.mark_down_all("all were marked down")
         self._running().run()
 
     def send_loopback(self, con: LoopbackConnection, m: Message) -> bool:
@@ -339,9 +508,15 @@ class Messenger:
         if self.closed or self._local is None:
             return False
         m.tid = m.tid or self.tids.next()
+        m.priority = m.priority or self.send_priority
         m.src, m.nonce = self.name, self._nonce
-        asyncio.get_running_loop().call_soon(self._local.dispatch, con, m)
+        asyncio.get_running_loop().call_soon(self._to_ourselves, con, m)
         return True
+
+    def _to_ourselves(self, con: LoopbackConnection, m: Message) -> None:
+        assert self._local is not None
+        if self._fast is None or not self._fast.dispatches(con, m):
+            self._local.dispatch(con, m)
 
     def _fail_requests(self, session: Session, lost: list[int] | None = None) -> None:
         if session.connection is not None and self._given_sink is None:
@@ -364,8 +539,11 @@ class Messenger:
         return self._driver
 
     def statistics(self) -> dict[str, Any]:
-        """Counters of the endpoint, and the number of sessions."""
-        return {"sessions": len(self.endpoint.registry), **vars(self.endpoint.counters)}
+        """Counters of the endpoint and the dispatch, and the number of sessions."""
+        found = {"sessions": len(self.endpoint.registry), **vars(self.endpoint.counters)}
+        found["unhandled"] = self._local.runner.unhandled if self._local is not None else 0
+        counts = vars(self._fast.counts if self._fast is not None else FastCounts())
+        return found | {f"fast_{name}": count for name, count in counts.items()}
 
 
 def _advertised(text: str, nonce: int) -> EntityAddr:

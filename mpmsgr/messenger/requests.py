@@ -30,6 +30,10 @@ class Requests:
         """Can a reply come?"""
         return bool(self._waiting or self._given_up)
 
+    def knows(self, tid: int) -> bool:
+        """Is *tid* that of a request, be it one that was given up?"""
+        return tid in self._waiting or tid in self._given_up
+
     def expect(self, tid: int) -> asyncio.Future[Message]:
         """A future for the reply to *tid*."""
         future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()

@@ -4,361 +4,528 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Collection
 from typing import Any
 
-from mpmsgr.dispatch.codes import ErrorCode
-from mpmsgr.dispatch.lanes import Lane, Lanes, Worker
-from mpmsgr.dispatch.payload import error_reply, wants_error
+from mpmsgr.dispatch.attempts import Again
+from mpmsgr.dispatch.handling import Handling
+from mpmsgr.dispatch.lanes import Worker
+from mpmsgr.dispatch.routes import Routes
 from mpmsgr.messenger.driver import Driver
+from mpmsgr.messenger.groups import Groups
+from mpmsgr.messenger.sink import HEAP, Sink
+from mpmsgr.messenger.throttles import CLAIMS_ABOVE, Throttles
+from mpmsgr.messenger.ticker import Ticker
+from mpmsgr.pool.casualties import Casualties
 from mpmsgr.pool.envelope import (
     BATCH,
     BYE,
-    DOWN,
+    EVERY,
+    NUMBER,
+    POISON,
     READY,
+    RETRY,
+    ROUTES,
+    STATE,
+    STOPPED,
     EventItem,
-    InItem,
-    InRecord,
-    Intro,
-    OutRecord,
-    identity,
-    pack,
     parse_identity,
     unpack,
 )
+from mpmsgr.pool.ingress import Ingress
+from mpmsgr.pool.io_memory import IoMemory
+from mpmsgr.pool.items import (
+    FULL,
+    LATER,
+    Addressed,
+    PoolLane,
+    SessionLane,
+    placed_of,
+    raw_of,
+)
 from mpmsgr.pool.link import Link
+from mpmsgr.pool.quarantine import Quarantine
+from mpmsgr.pool.recalls import Recalls
+from mpmsgr.pool.replies import Replies
+from mpmsgr.pool.seat import Seat
+from mpmsgr.pool.work import Work
 from mpmsgr.session.actions import Event, EventKind
-from mpmsgr.session.session import Pause, Session
+from mpmsgr.session.pipe import Pipe
+from mpmsgr.session.session import Session
 from mpmsgr.wire.crc import Bytes
-from mpmsgr.wire.v1.parcel import Parcel, encode_parcel, raw_ids
+from mpmsgr.wire.v1.parcel import raw_ids
 
 log = logging.getLogger("mpmsgr.pool")
 
-
-class SessionLane(Lane[InItem]):
-    """The lane of one session.
-
-    known_to: the worker that has its facts; over: it ended; held_bytes: while it is held, of the
-    messages that wait in it.
-    """
-
-    __slots__ = ("held_bytes", "known_to", "over", "session")
-
-    def __init__(self, session: Session) -> None:
-        super().__init__()
-        self.session = session
-        self.held_bytes = 0
-        self.known_to: Worker | None = None
-        self.over = False
+#: How often leases and slow payloads are looked at, in seconds.
+_UPKEEP_S = 1.0
 
 
-class PoolFront:
+class PoolFront(Sink):
     """Sink of the I/O process's messenger.
 
-    incarnation: of this I/O process; credit: messages a worker may hold; dispatch_bytes: messages
-    held here and in workers, above which sessions that bring more are not read.
+    incarnation: of this I/O process; credit: messages a worker may hold at most; dispatch_bytes:
+    of messages here and in workers, above which sessions that bring more are not read; memory:
+    what is shared with workers, None: everything travels in frames; max_attempts: deaths of workers
+    that a message may cause, 0 = any number; quarantine: where it goes then; lease_max_age_s: above
+    that a worker which keeps a lease is recycled; recycle(slot, generation, why): see to that;
+    retired(slot, generation): a worker that was to `retire` holds nothing.
     """
 
     def __init__(
-        self, endpoint: str, incarnation: int, *, credit: int, dispatch_bytes: int
+        self,
+        endpoint: str,
+        incarnation: int,
+        *,
+        credit: int,
+        dispatch_bytes: int,
+        memory: IoMemory | None = None,
+        max_attempts: int = 3,
+        quarantine: Quarantine | None = None,
+        lease_max_age_s: float = 300.0,
+        recycle: Callable[[int, int, str], None] = lambda slot, generation, why: None,
+        retired: Callable[[int, int], None] = lambda slot, generation: None,
     ) -> None:
+        self.claims_above = max(memory.threshold, 1) if memory is not None else CLAIMS_ABOVE
+        self.throttles = Throttles(dispatch_bytes, self._place)
         self._incarnation = incarnation
-        self._credit = credit
-        self._limit = dispatch_bytes
-        self._lanes: Lanes[InItem] = Lanes()
+        self._memory = memory
+        self._quarantine = quarantine or Quarantine(None)
+        self._lease_max_age_s = lease_max_age_s
+        self._recycle = recycle
+        self._retired = retired
+        self._retiring: set[tuple[int, int]] = set()
+        self._work = Work(credit, max_attempts, memory, self.throttles, self._send)
+        self._lanes = self._work.lanes
+        self._by_id = self._work.board.by_id
         self._newest: dict[int, int] = {}  # by slot: the generation that came last, or died last
-        self._by_id: dict[int, SessionLane] = {}
-        self._batches: dict[Worker, list[InRecord]] = {}
-        self._bytes = self._items = 0
-        self._paused: set[Session] = set()
-        self._idle = asyncio.Event()
-        self._idle.set()
         self._loop = asyncio.get_running_loop()
         self._link = Link.router(endpoint, self._received)
+        self._recalls = Recalls(self._lanes, self._work.seats, self._pump)
+        self._ticker = Ticker(self._tick)
+        self._upkeep: asyncio.TimerHandle | None = None
         self._driver: Driver
-        self.pushes_dropped = 0
+        self._replies: Replies
+        self._casualties: Casualties
 
     def attach(self, driver: Driver) -> None:
         """Replies leave through *driver*."""
         self._driver = driver
+        self.throttles.attach(driver)
+        if self._memory is not None:
+            self._work.ingress = Ingress(self._memory.ingress, driver.grant, driver.now)
+            self._upkeep = self._loop.call_later(_UPKEEP_S, self._look_after)
+        self._replies = Replies(driver, self._work.ingress, self._by_id, self._work.tell.renew)
+        self._casualties = Casualties(self._quarantine, driver)
+
+    @property
+    def pushes_dropped(self) -> int:
+        """Pushes to connections that were gone."""
+        return self._replies.pushes_dropped
+
+    @property
+    def groups(self) -> Groups:
+        """Of connections."""
+        return self._replies.groups
+
+    def lane_of(self, session: Session) -> SessionLane:
+        """The lane of *session*."""
+        return session.connection or self._work.board.new_session(session)
 
     # sink
 
     def deliver(self, session: Session, raws: list[Bytes]) -> None:
         """See `Sink`."""
-        lane = session.connection or self._new_lane(session)
-        self._add(lane, raws)  # type: ignore[arg-type]
-        if lane.held:
-            self._hold(lane, raws)
-        elif self._bytes > self._limit:
-            self._paused.add(session)
-            self._driver.pause_reading(session, Pause.DISPATCH)
+        lane: SessionLane = session.connection or self._work.board.new_session(session)
+        items: list[Any] = raws
+        if memoryview in map(type, raws):
+            items = [raw if type(raw) is bytes else self._settled(raw) for raw in raws]
+        if lane.requests:
+            items = self._without_answers(lane, items)
+        self._work.route(lane, items)
+        throttles = self.throttles
+        if lane.holds & FULL:
+            self._hold(lane, len(items), sum(map(len, items)))
+        elif throttles.dispatch.current > throttles.quick and not lane.is_awaited:
+            throttles.came(session)
+
+    def _settled(self, raw: Bytes) -> Any:
+        """*raw* in the arena where it landed, or as bytes."""
+        ingress = self._work.ingress
+        placed = ingress.taken(raw) if ingress is not None and type(raw) is memoryview else None
+        return placed or bytes(raw)
 
     def full(self, session: Session, full: bool) -> None:
         """See `Sink`."""
         lane: SessionLane | None = session.connection
-        if lane is None or lane.held == session.full:  # by now
+        if lane is None or bool(lane.holds & FULL) == session.full:  # by now
             return
-        lane.held = session.full
-        self._renew_intro(lane)
-        if lane.held:
-            self._paused.discard(session)
-            self._driver.resume_reading(session, Pause.DISPATCH)
-            self._hold(lane, lane.waiting)
+        if session.full:
+            self._work.hold(lane, FULL)
+            self._work.tell.renew(lane)
+            self.throttles.let_through(session)
+            self._hold(lane, lane.waiting_count, lane.waiting_bytes)
         else:
+            self._work.let_go(lane, FULL)
+            self._work.tell.renew(lane)
             self._hold_no_more(lane)
+            self._work.sort(lane)
         self._pump()
 
-    def _hold(self, lane: SessionLane, items: Sequence[InItem]) -> None:
-        """*items* wait for the acks that empty a full session's outbox.
+    def _hold(self, lane: SessionLane, count: int, nbytes: int) -> None:
+        """*count* messages more wait for the acks that empty a full session's outbox.
 
         It is read on, since those acks are behind its requests; and what waits has a limit of its
         own, so that one peer that reads no replies does not stop all the others.
         """
-        size = sum(map(len, items))
-        lane.held_bytes += size
-        self._bytes -= size
         session = lane.session
+        lane.held_count += count
+        lane.held_bytes += nbytes
+        self.throttles.dispatch.current -= nbytes
+        self.throttles.gave_back(session, count, nbytes)
         if lane.held_bytes > session.held_limit:
             self._driver.endpoint.overrun(session, self._driver.now())
 
     def _hold_no_more(self, lane: SessionLane) -> None:
-        self._bytes += lane.held_bytes
-        lane.held_bytes = 0
+        self.throttles.dispatch.current += lane.held_bytes
+        self.throttles.took(lane.session, lane.held_count, lane.held_bytes)
+        lane.held_count = lane.held_bytes = 0
 
     def event(self, event: Event) -> None:
         """See `Sink`."""
         session = event.session
-        lane: SessionLane = session.connection or self._new_lane(session)
+        lane: SessionLane = session.connection or self._work.board.new_session(session)
         if event.kind is EventKind.ACCEPT:
-            self._renew_intro(lane)
+            self._work.tell.renew(lane)
         if event.kind is EventKind.RESET:
-            lane.over = True
-            self._paused.discard(session)
+            self._over(lane)
         if event.kind is EventKind.REMOTE_RESET or (lane.over and session.lossy):
             self._discard(lane)  # discard_queue of the spec (§8, §10)
-        self._add(lane, [EventItem(event.kind.value, event.lost)])
+        item = EventItem(event.kind.value, event.lost)
+        if event.kind is EventKind.RESET and lane.waits:
+            lane.farewell = item  # not before what came before it, however urgent events are
+        else:
+            self._work.add(lane, [item])
+
+    def _over(self, lane: SessionLane) -> None:
+        lane.over = True
+        self.throttles.let_through(lane.session)
+        self._replies.groups.ended(lane.session)
 
     def _discard(self, lane: SessionLane) -> None:
         """Forget messages of an ended session that no worker has; events stay."""
         self._hold_no_more(lane)
         waiting = self._lanes.take_waiting(lane)
-        events = [item for item in waiting if isinstance(item, EventItem)]
-        self._forget([item for item in waiting if not isinstance(item, EventItem)])
+        events = [item for item in waiting if raw_of(item) is None]
+        self._work.forget(lane, [item for item in waiting if raw_of(item) is not None])
         if events:
             self._lanes.wait(lane, events)
 
+    def place(self, pipe: Pipe, size: int, lead: int) -> memoryview | None:
+        """See `Sink`. The acks or replies behind a message are not waited for by the message."""
+        lane: SessionLane | None = pipe.session.connection if pipe.session is not None else None
+        at_once = lane is not None and (lane.holds & FULL or lane.is_awaited)
+        if at_once or self.throttles.claim(pipe, size, lead):
+            return self._place(pipe, size, lead)
+        return None
+
+    def _place(self, pipe: Pipe, size: int, lead: int) -> memoryview | None:
+        """A place for a message for which there is room."""
+        ingress = self._work.ingress
+        if ingress is None:
+            return HEAP
+        place = ingress.place(pipe, size, lead)
+        if place is None and pipe.session is not None and pipe.session.policy.urgent:
+            ingress.unplace(pipe)
+            return HEAP
+        return place
+
+    def unplace(self, pipe: Pipe) -> None:
+        """See `Sink`."""
+        self.throttles.unclaim(pipe)
+        if self._work.ingress is not None:
+            self._work.ingress.unplace(pipe)
+
     async def drain(self) -> None:
         """See `Sink`."""
-        await self._idle.wait()
+        self._ticker.close()
+        await self._work.idle.wait()
 
     def close(self) -> None:
         """Close the link."""
+        self._ticker.close()
+        self._recalls.close()
+        self.throttles.close()
+        if self._upkeep is not None:
+            self._upkeep.cancel()
         self._link.close()
+        self._quarantine.close()
+        in_use = ", ".join(f"{arena}: {n}" for arena, n in self._work.slots_in_use.items())
+        log.debug("slots of arenas in use at the end: %s", in_use or "no arenas")
 
     # handing out
 
-    def _new_lane(self, session: Session) -> SessionLane:
-        lane = session.connection = SessionLane(session)
-        self._by_id[session.id] = lane
-        return lane
+    def _send(self, seat: Seat) -> None:
+        # A worker that cannot be reached is dead: `worker_lost` deals with what it held.
+        self._link.send_to(seat.name, seat.take(self._incarnation))
 
-    def _add(self, lane: SessionLane, items: list[InItem]) -> None:
-        self._bytes += sum(map(len, items))
-        self._items += len(items)
-        if self._idle.is_set():
-            self._idle.clear()
-        if lane.waiting or self._lanes.place(lane) is None:
-            self._lanes.wait(lane, items)
-        else:
-            self._hand_out(lane, items)
+    def _pump(self) -> None:
+        """Hand out what waited, read again who had to wait."""
+        self._work.hand_out()
+        self._recalls.look()
+        if self._retiring:
+            self._look_who_retired()
+        if self.throttles.waits:
+            self.throttles.look()
 
-    def _hand_out(self, lane: SessionLane, items: list[InItem]) -> None:
-        self._lanes.hand_out(lane, items)
-        worker = lane.worker
-        assert worker is not None
-        intro = None if lane.known_to is worker else self._introduce(lane, worker)
-        self._batch(worker).append((lane.session.id, intro, items))
+    def _tick(self, name: str) -> None:
+        """Have some worker call the function with @every, unless the last call is not over."""
+        lane = self._work.board.key_lane(("@every", name.encode()))
+        if lane.is_empty and self._lanes.workers:
+            self._work.add(lane, [EventItem(name)])
 
-    def _batch(self, worker: Worker) -> list[InRecord]:
-        if not self._batches:
-            self._loop.call_soon(self._flush)
-        batch = self._batches.get(worker)
-        if batch is None:
-            batch = self._batches[worker] = []
-        return batch
-
-    def _introduce(self, lane: SessionLane, worker: Worker) -> Intro:
-        before, lane.known_to = lane.known_to, worker
-        session = lane.session
-        if before is not None and self._lanes.workers.get(before.slot) is before:
-            self._batch(before).append((session.id, None, None))
-        return self._intro(session)
-
-    def _renew_intro(self, lane: SessionLane) -> None:
-        """The facts of *lane* have changed: tell the worker that has them."""
-        if lane.known_to is not None and not lane.over:
-            self._batch(lane.known_to).append((lane.session.id, self._intro(lane.session), []))
-
-    @staticmethod
-    def _intro(session: Session) -> Intro:
-        own = session.handshake.own if session.handshake else ""
-        policy = session.policy
-        return Intro(
-            session.peer_type,
-            str(session.peer_addr),
-            str(own),
-            session.features,
-            session.lossy,
-            policy.outbox_full,
-            policy.outbox_bytes,
-            session.outbox.nbytes if session.full else 0,
-        )
-
-    def _flush(self) -> None:
-        """Once per loop turn: one frame for each worker that gets something."""
-        batches, self._batches = self._batches, {}
-        for worker, records in batches.items():
-            # A worker that cannot be reached is dead: `worker_lost` deals with what it held.
-            name = identity(worker.slot, worker.generation)
-            self._link.send_to(name, pack((self._incarnation, records)))
+    def _without_answers(self, lane: SessionLane, items: list[Any]) -> list[Any]:
+        """*items* but replies to requests of handlers, which go to them, past all lanes."""
+        assert lane.requests is not None
+        rest = []
+        for item in items:
+            raw = raw_of(item)
+            assert raw is not None
+            tid = raw_ids(raw)[1]
+            if tid not in lane.requests:
+                rest.append(item)
+                continue
+            worker = lane.requests.pop(tid)
+            if worker is not None and worker in self._work.seats:
+                self._work.seats[worker].answer([lane.id, bytes(raw)])
+            self._acknowledge(Addressed(lane, item))
+        return rest
 
     # what workers say
 
     def _received(self, parts: list[bytes]) -> None:
-        slot, generation = parse_identity(parts[0])
-        incarnation, said_generation, kind, payload = unpack(parts[1])
+        seat = self._work.by_name.get(parts[0])
+        if seat is None:
+            self._stranger(*parse_identity(parts[0]), parts[1])
+            return
+        slot, generation = seat.worker.slot, seat.worker.generation
+        incarnation, said_generation, kind, payload = seat.ringed.unpack(parts[1])
         if incarnation != self._incarnation or said_generation != generation:
             return
-        if kind == READY:
-            self._ready(slot, generation)
-            return
-        worker = self._lanes.workers.get(slot)
-        if worker is None or worker.generation != generation:
-            return  # declared dead before this arrived
         if kind == BATCH:
-            self._completed(worker, payload)
-        elif kind == DOWN:
-            self._mark_down(payload)
+            self._batch(seat, *payload)
+        elif kind == STOPPED:
+            self._recalls.stopped(seat, *payload)
         elif kind == BYE:
             self.worker_lost(slot, generation, "it said goodbye")
 
-    def _ready(self, slot: int, generation: int) -> None:
+    def _stranger(self, slot: int, generation: int, frame: bytes) -> None:
         """A worker takes batches. Its death may be known here before this arrives, or that of the
         one before it not yet: the supervisor tells on another channel.
         """
-        if generation <= self._newest.get(slot, 0):
+        said = unpack(frame)
+        known = [self._incarnation, generation, READY]
+        if said[:3] != known or generation <= self._newest.get(slot, 0):
             return
         before = self._lanes.workers.get(slot)
         if before is not None:
             self.worker_lost(slot, before.generation, "another one took its place")
         log.debug("worker %d, generation %d: ready", slot, generation)
         self._newest[slot] = generation
-        worker = self._lanes.ready(slot, generation, self._credit)
-        self._batch(worker)  # even an empty one: by it the worker knows that it is known here
+        facts = said[3] or {}
+        self._work.ready(slot, generation, facts.get(NUMBER, 0))
+        self._learn(facts)
         self._pump()
 
-    def _completed(self, worker: Worker, records: list[OutRecord]) -> None:
-        endpoint, now = self._driver.endpoint, self._driver.now()
-        revive = Parcel.revive
-        more: list[Any]  # the rest, where there are pushes
-        for con_id, count, out, *more in records:
-            lane = self._by_id.get(con_id)
-            if lane is None:
-                self.pushes_dropped += len(out) // 2
+    def _learn(self, facts: dict[str, Any]) -> None:
+        """What the modules of a worker that is ready ask for."""
+        board = self._work.board
+        first, handlings = board.routes is None, facts.get(ROUTES, {}).items()
+        board.routes = Routes({type_: Handling.from_wire(h) for type_, h in handlings})
+        self._ticker.set(dict(facts.get(EVERY, ())))
+        if first:  # what came before it was known which lane it belongs to
+            for lane in list(self._by_id.values()):
+                self._work.sort(lane)
+
+    def _batch(self, seat: Seat, records: list[Any], busy_us: int) -> None:
+        worker = seat.worker
+        count = nbytes = 0
+        for record in records:
+            if type(record[0]) is str:
+                self._act(seat, record)
                 continue
-            if count:
-                done = self._lanes.completed(lane, count)
-                self._forget(done)
-                if lane.over and not lane.inflight and not lane.waiting:
-                    self._remove(lane)
-            if more:
-                self._send_pushes(lane, worker, out, *more)
-            elif out:
-                parcels = list(map(revive, out[::2], out[1::2]))
-                if not endpoint.send(lane.session, parcels, now):
-                    self.pushes_dropped += len(parcels)
+            id_, completed, out, *rest = record
+            lane = self._by_id.get(id_)
+            if lane is None:
+                self._replies.pushes_dropped += len(out) // 2
+                continue
+            more = rest[0] if rest else None
+            if completed or more:
+                nbytes += self._completed(lane, worker, completed, more)
+                count += completed
+            if isinstance(lane, SessionLane):
+                if out:
+                    self._replies.send(lane, seat, out, more)
+                if more:
+                    self._replies.asked(lane, worker, more)
+        self._lanes.measured(worker, count, nbytes, busy_us)
         self._driver.run()
         self._pump()
 
-    def _send_pushes(
-        self, lane: SessionLane, worker: Worker, out: list[Any], pushes: list[int], asks: bool
-    ) -> None:
-        """Send what came from *worker*, *pushes* (by index) only if the outbox is not full.
+    def _completed(
+        self, lane: PoolLane, worker: Worker, count: int, more: dict[int, Any] | None
+    ) -> int:
+        """*count* items of *lane* are done, and what the record says beside that; their bytes."""
+        nbytes = 0
+        if count:
+            done, nbytes = self._lanes.completed(lane, count)
+            if more is not None and POISON in more:
+                self._casualties.poison(lane, done, more[POISON])
+            self._handled(worker, done)
+            self._work.forget(lane, done)
+        if more is not None:
+            lane.state = more.get(STATE, lane.state)
+            if RETRY in more:
+                self._work.give_back(lane)
+                self._loop.call_later(more[RETRY], self._again, lane)
+        if lane.over and lane.is_empty:
+            self._work.emptied(lane)
+        return nbytes
 
-        But the worker that has the session keeps to the limit by itself: see `RemoteConnection`.
-        """
-        parcels = [Parcel.revive(out[i], out[i + 1]) for i in range(0, len(out), 2)]
-        for i in pushes:
-            parcels[i].push = True
-        session, endpoint, now = lane.session, self._driver.endpoint, self._driver.now()
-        knows = lane.known_to is worker
-        limited = not knows or session.policy.outbox_full == "drop_oldest"
-        dropped = 0
-        for parcel in parcels:
-            if limited and parcel.push and not endpoint.admit(session, parcel.size):
-                dropped += 1
-            elif not endpoint.send(session, [parcel], now):
-                self.pushes_dropped += 1
-        endpoint.push_dropped(session, dropped)
-        if asks and knows:
-            self._renew_intro(lane)
+    def _again(self, lane: PoolLane) -> None:
+        self._work.let_go(lane, LATER)
+        self._pump()
 
-    def _mark_down(self, ids: list[int]) -> None:
-        for con_id in ids:
-            lane = self._by_id.get(con_id)
-            if lane is not None:
-                lane.over = True
-                self._driver.endpoint.mark_down(lane.session)
-                self._driver.run()  # what came before may still be delivered
-                self._paused.discard(lane.session)
-                if not lane.inflight and not lane.waiting:
-                    self._remove(lane)
+    def _handled(self, worker: Worker, done: list[Any]) -> None:
+        """The messages among *done* are handled: acks and leases follow."""
+        ingress = self._work.ingress
+        if ingress is not None and ingress.slots:
+            for item in done:
+                placed = placed_of(item)
+                if placed is not None:
+                    ingress.handled(worker.slot, placed)
+        if type(done[0]) is not bytes:
+            for item in done:
+                self._acknowledge(item)
 
-    def _forget(self, items: list[Any]) -> None:
-        self._bytes -= sum(map(len, items))
-        self._items -= len(items)
-        if not self._items:
-            self._idle.set()
+    def _acknowledge(self, item: Any) -> None:
+        """*item* is handled: tell a session whose acks wait for that."""
+        addressed = item.item if isinstance(item, Again) else item
+        if isinstance(addressed, Addressed) and addressed.prefix is not None:
+            raw = raw_of(addressed)
+            assert raw is not None
+            endpoint, session = self._driver.endpoint, addressed.lane.session
+            now, prefix = self._driver.now(), addressed.prefix
+            endpoint.handled(session, [raw_ids(raw)[0]], now, prefix=prefix)
 
-    def _remove(self, lane: SessionLane) -> None:
-        self._lanes.remove(lane)
-        self._by_id.pop(lane.session.id, None)
-        if lane.known_to is not None:
-            self._batch(lane.known_to).append((lane.session.id, None, None))
+    def _act(self, seat: Seat, record: list[Any]) -> None:
+        match record:
+            case ["ended", offsets]:
+                if self._work.ingress is not None:
+                    self._work.ingress.ended(seat.worker.slot, offsets)
+            case ["down", con_id]:
+                self.mark_down(con_id)
+            case ["join", group, con_id]:
+                self._replies.join(group, con_id)
+            case ["leave", group, con_id]:
+                self._replies.leave(group, con_id)
+            case ["group", group, head, body]:
+                self._replies.to_group(seat, group, head, body)
+            case ["push", con_id, token, *parcel]:
+                self._replies.push(seat, con_id, token, *parcel)
+            case ["disposable", con_id]:
+                self._replies.disposable(con_id)
+            case ["keepalive", con_id]:
+                self._replies.keepalive(con_id)
+            case ["request", con_id, tid, head, body]:
+                self._replies.request(seat, con_id, tid, head, body)
+                self._read_on(con_id)
 
-    def _pump(self) -> None:
-        """Hand out what waited, read again who had to wait."""
-        for lane, items in self._lanes.runnable():
-            self._hand_out(lane, items)  # type: ignore[arg-type]
-        if self._paused and self._bytes <= self._limit // 2:
-            paused, self._paused = self._paused, set()
-            for session in paused:
-                self._driver.resume_reading(session, Pause.DISPATCH)
+    def _read_on(self, con_id: int) -> None:
+        """A reply is awaited that may be behind messages for which there is no room."""
+        lane = self._by_id.get(con_id)
+        if self.throttles.waits and isinstance(lane, SessionLane) and lane.is_awaited:
+            self.throttles.let_through(lane.session)
+
+    def mark_down(self, con_id: int) -> None:
+        """End the session, without an event; not in the midst of what it delivers."""
+        lane = self._by_id.get(con_id)
+        if isinstance(lane, SessionLane):
+            self._over(lane)
+            self._driver.endpoint.mark_down(lane.session)
+            self._driver.run()  # what came before may still be delivered
+            if lane.is_empty:
+                self._work.remove(lane)
 
     # a worker's end
 
-    def worker_lost(self, slot: int, generation: int, cause: str) -> None:
-        """Worker *slot* is gone: its requests get error replies, its lanes go to others."""
-        endpoint, now = self._driver.endpoint, self._driver.now()
+    def retire(self, slot: int, generation: int) -> None:
+        """The worker gets nothing new; what it has goes on, then `retired` is called: at once, if
+        it holds nothing or is not known.
+        """
+        worker = self._lanes.workers.get(slot)
+        if worker is not None and worker.generation == generation:
+            self._lanes.retire(slot)
+        self._retiring.add((slot, generation))
+        self._pump()
+
+    def _look_who_retired(self) -> None:
+        idle = [which for which in self._retiring if self.holds_nothing(*which)]
+        self._retiring.difference_update(idle)
+        for which in idle:
+            self._retired(*which)
+
+    def holds_nothing(self, slot: int, generation: int) -> bool:
+        """Is nothing in work at the worker, or it gone?"""
+        worker = self._lanes.workers.get(slot)
+        return worker is None or worker.generation != generation or not worker.held
+
+    def worker_lost(
+        self,
+        slot: int,
+        generation: int,
+        cause: str,
+        running: Collection[int] = (),
+        signal: int = 0,
+    ) -> None:
+        """Worker *slot* is gone, in the midst of the items numbered *running*: what it held is
+        handed out again, what has killed too many workers goes to quarantine.
+        """
         self._newest[slot] = max(generation, self._newest.get(slot, 0))
-        text = f"worker {slot} was lost: {cause}"
-        for lane, items in self._lanes.lost(slot, generation):
-            assert isinstance(lane, SessionLane)
-            replies = [self._refusal(item, text) for item in items]
-            endpoint.send(lane.session, [r for r in replies if r is not None], now)
-            self._forget(items)
-            lane.known_to = None
-            if lane.over and not lane.waiting:
-                self._remove(lane)
+        worker = self._lanes.workers.get(slot)
+        if worker is None or worker.generation != generation:
+            return
+        seat, poisoned = self._work.lost(worker, running)
+        self._recalls.lost(seat)
+        self._replies.worker_lost(worker)
+        for lane, again in poisoned:
+            assert isinstance(lane, PoolLane)
+            self._casualties.condemn(lane, again, f"worker {slot} was lost: {cause}", signal)
+            self._handled(worker, [again])
+            self._work.forget(lane, [again])
+            if lane.is_empty:
+                self._work.emptied(lane)
         self._driver.run()
         self._pump()
 
-    def _refusal(self, item: InItem, text: str) -> Parcel | None:
-        if isinstance(item, EventItem):
-            return None
-        _seq, tid, type_, priority = raw_ids(item)
-        if not wants_error(type_, tid):
-            return None
-        reply = error_reply(tid, priority, ErrorCode.WORKER_LOST, text)
-        return encode_parcel(reply, self._driver.endpoint.name)
+    # upkeep
+
+    def _look_after(self) -> None:
+        """Payloads that come too slowly, leases that are kept too long."""
+        ingress = self._work.ingress
+        assert ingress is not None
+        self._upkeep = self._loop.call_later(_UPKEEP_S, self._look_after)
+        ingress.collect()
+        for pipe, cause in list(ingress.slow()):
+            self._driver.endpoint.pipe_failed(pipe, cause, self._driver.now())
+        self._driver.run()
+        for lease in list(ingress.leases()):
+            worker = self._lanes.workers.get(lease.worker)
+            seat = self._work.seats.get(worker) if worker is not None else None
+            if seat is None or worker is None or seat.recycled:
+                continue
+            if 0 < self._lease_max_age_s < lease.age_s:
+                seat.recycled = True
+                why = f"it keeps {lease.nbytes} bytes of shared memory for {lease.age_s:.0f} s"
+                log.warning("worker %d is recycled: %s", lease.worker, why)
+                self._recycle(lease.worker, worker.generation, why)

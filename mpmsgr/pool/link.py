@@ -11,11 +11,16 @@ import logging
 from collections.abc import Callable
 
 import zmq
+from zmq.backend import Socket  # pyzmq's own core: its wrapper costs more than the call itself
 
 log = logging.getLogger("mpmsgr.link")
 
 #: How long closing waits for frames that were sent, in milliseconds.
 _LINGER_MS = 100
+
+_EVENTS, _POLLIN = int(zmq.EVENTS), int(zmq.POLLIN)
+_NOBLOCK, _MORE = int(zmq.NOBLOCK), int(zmq.SNDMORE) | int(zmq.NOBLOCK)
+_RCVMORE = int(zmq.RCVMORE)
 
 
 class Link:
@@ -23,7 +28,7 @@ class Link:
 
     def __init__(self, socket_type: int, on_parts: Callable[[list[bytes]], None]) -> None:
         self._context = zmq.Context(io_threads=1)
-        self._socket: zmq.Socket[bytes] = self._context.socket(socket_type)
+        self._socket = Socket(self._context, socket_type)
         self._socket.set(zmq.SNDHWM, 0)  # credits bound what is in it
         self._socket.set(zmq.RCVHWM, 0)
         self._socket.set(zmq.LINGER, _LINGER_MS)
@@ -53,7 +58,7 @@ class Link:
 
     def send(self, frame: bytes) -> None:
         """Send from a worker."""
-        self._socket.send(frame, zmq.NOBLOCK)
+        self._socket.send(frame, _NOBLOCK)
         self._drain_later()
 
     def send_to(self, identity: bytes, frame: bytes) -> bool:
@@ -61,7 +66,8 @@ class Link:
         if self._socket.closed:
             return False
         try:
-            self._socket.send_multipart((identity, frame), zmq.NOBLOCK)
+            self._socket.send(identity, _MORE)
+            self._socket.send(frame, _NOBLOCK)
         except zmq.ZMQError as err:
             if err.errno != zmq.EHOSTUNREACH:
                 raise
@@ -70,7 +76,7 @@ class Link:
         return True
 
     def _drain_later(self) -> None:
-        if not self._draining and int(self._socket.get(zmq.EVENTS)) & zmq.POLLIN:
+        if not self._draining and int(self._socket.get(_EVENTS)) & _POLLIN:
             self._loop.call_soon(self.drain)
 
     def drain(self) -> None:
@@ -78,12 +84,12 @@ class Link:
         if self._draining:
             return
         self._draining = True
+        socket = self._socket
         try:
-            while not self._socket.closed:
-                try:
-                    parts = self._socket.recv_multipart(zmq.NOBLOCK)
-                except zmq.Again:
-                    return
+            while not socket.closed and int(socket.get(_EVENTS)) & _POLLIN:
+                parts = [socket.recv(_NOBLOCK)]
+                while socket.get(_RCVMORE):
+                    parts.append(socket.recv(_NOBLOCK))
                 self._on_parts(parts)
         finally:
             self._draining = False

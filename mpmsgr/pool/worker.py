@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import os
 import traceback
-from functools import partial
 from typing import Any
 
 from mpmsgr import logs
@@ -15,13 +15,17 @@ from mpmsgr.control import MAX_ERROR_TEXT, ControlChannel
 from mpmsgr.dispatch.plugins import load_chain
 from mpmsgr.errors import PluginError
 from mpmsgr.loop import relax_collector, run
+from mpmsgr.pool.layout import SlotLayout
 from mpmsgr.pool.runtime import Runtime
+from mpmsgr.pool.worker_memory import WorkerMemory
 from mpmsgr.process import (
     SUPERVISOR_PID_ENV,
     die_with_parent,
     dump_stacks_on_signal,
     leave_signals_to_parent,
 )
+
+log = logging.getLogger("mpmsgr.worker")
 
 Packet = dict[str, Any]
 
@@ -32,7 +36,9 @@ class WorkerProcess:
     def __init__(self, channel: ControlChannel, slot: int, generation: int) -> None:
         self._channel, self._slot, self._generation = channel, slot, generation
         self._runtime: Runtime | None = None
-        self._where: tuple[str, int] | None = None
+        self._where: Packet = {}  # the latest packet that says where the I/O process is
+        self._memory: WorkerMemory | None = None
+        self._arena_bytes = 0
         self._work: asyncio.Task[None] | None = None
         self._status: asyncio.Future[int] = asyncio.get_running_loop().create_future()
 
@@ -47,7 +53,8 @@ class WorkerProcess:
         for packet in self._channel.receive():
             op = packet["op"]
             if op in ("start", "link"):
-                self._where = packet["endpoint"], packet["incarnation"]
+                self._close_arena()
+                self._where = packet
             if op == "start":
                 self._work = asyncio.ensure_future(self._start(packet))
             elif op == "link":
@@ -65,8 +72,10 @@ class WorkerProcess:
         settings = Settings.from_dict(packet["settings"])
         try:
             logs.setup_from(packet["settings"], f"worker {self._slot}")
-            chain = load_chain(settings.modules, settings.options, settings.app_dir)
+            options = settings.options_of(settings.modules)
+            chain = load_chain(settings.modules, options, settings.app_dir)
             ways = resolve_ways(settings, 0)
+            self._memory = self._map(packet, settings)
             runtime = Runtime(
                 chain,
                 ways.name,
@@ -74,7 +83,11 @@ class WorkerProcess:
                 self._generation,
                 on_first=self._worked,
                 on_busy=self._control,
+                memory=self._memory,
                 limits=ways.limits,
+                send_priority=ways.send_priority,
+                state_limit=settings.state_bytes,
+                held_limit=settings.held_bytes,
             )
             await runtime.runner.start()
             self._runtime = runtime
@@ -86,13 +99,39 @@ class WorkerProcess:
             self._channel.drain(1.0)
             self._end(1)
 
+    def _map(self, packet: Packet, settings: Settings) -> WorkerMemory | None:
+        """The memory that is shared; its descriptors come with the packet."""
+        if "fds" not in packet:
+            return None
+        sizes, slot_fd = packet["memory"], packet["fds"].pop()
+        self._arena_bytes = sizes["arena_bytes"]
+        layout = SlotLayout(sizes["ring_bytes"], sizes["worker_arena_bytes"])
+        try:
+            return WorkerMemory(slot_fd, layout, settings.arena_threshold_bytes)
+        finally:
+            os.close(slot_fd)
+
     def _link(self) -> None:
-        if self._runtime is not None and self._where is not None:
-            endpoint, incarnation = self._where
-            self._runtime.connect(endpoint, incarnation, partial(self._linked, incarnation))
+        """Serve the I/O process that the latest packet named."""
+        if self._runtime is None:
+            return
+        where = self._where
+        incarnation = where["incarnation"]
+        arena = (where["fds"][0], self._arena_bytes) if where.get("fds") else None
+        self._runtime.connect(
+            where["endpoint"], incarnation, lambda: self._linked(incarnation), arena
+        )
+        self._close_arena()
+
+    def _close_arena(self) -> None:
+        """The arena is mapped, or its I/O process is gone: the descriptor is of no use."""
+        for fd in self._where.pop("fds", ()):
+            os.close(fd)
 
     def _linked(self, incarnation: int) -> None:
-        self._channel.send("ready", incarnation=incarnation)
+        assert self._runtime is not None
+        deadline_s = self._runtime.shortest_deadline_s
+        self._channel.send("ready", incarnation=incarnation, shortest_deadline_s=deadline_s)
 
     def _worked(self) -> None:
         self._channel.send("worked")
@@ -101,6 +140,8 @@ class WorkerProcess:
         if self._runtime is not None:
             await self._runtime.runner.stop()
             self._runtime.goodbye()
+        if self._memory is not None:
+            log.debug("bytes of its arena in use at the end: %d", self._memory.used)
         self._end(0)
 
     def _end(self, status: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from mpmsgr.errors import HandshakeRefused
 from mpmsgr.session.actions import Write
 from mpmsgr.session.decision import Row, Verdict
 from mpmsgr.session.established import Established
@@ -40,6 +41,7 @@ class Acceptor:
         self._step: Callable[[float], bool] = self._read_banner
         self._peer_addr = EntityAddr()
         self._session: Session | None = None
+        self._challenge = b""
         self._challenged = False
         self._auth_reply = b""
 
@@ -98,9 +100,10 @@ class Acceptor:
             return self._reply(c, policy, Tag.BADPROTOVER)
         if policy.features_required & ~sanitize(c.features):
             return self._reply(c, policy, Tag.FEATURES)
-        verified = self._endpoint.authenticator.verify_authorizer(c)
+        authenticator = self._endpoint.authenticator
+        verified = authenticator.verify_authorizer(c, self._peer_addr, self._challenge)
         if verified.challenge and not self._challenged:
-            self._challenged = True
+            self._challenged, self._challenge = True, verified.reply
             return self._reply(c, policy, Tag.CHALLENGE_AUTHORIZER, authorizer=verified.reply)
         if not verified.valid:
             return self._reply(c, policy, Tag.BADAUTHORIZER)
@@ -130,6 +133,8 @@ class Acceptor:
 
     def _decide(self, c: Connect, policy: Policy, now: float) -> bool:
         row, existing = self._endpoint.decide(c, self._peer_addr, policy)
+        if self._endpoint.lame_duck and _begins_new(row, existing):
+            raise HandshakeRefused("lame duck", f"{self._peer_addr} asks for a new session")
         if row.verdict is Verdict.OPEN:
             session = self._endpoint.new_incoming(self._peer_addr, c.host_type, policy)
             return self._open(session, c, Tag.READY, now)
@@ -172,10 +177,10 @@ class Acceptor:
             return self._open(session, c, tag, now)
         endpoint.detach(existing)
         endpoint.registry.register(existing, self._peer_addr)
-        existing.policy = policy
+        existing.follow(policy)
         if row.hard:
-            existing.in_seq = 0
-        existing.in_seq_acked = existing.in_seq
+            existing.begin_again()
+        existing.in_seq_acked = existing.ack_seq
         existing.outbox.requeue_sent()
         return self._open(existing, c, tag, now)
 
@@ -206,7 +211,7 @@ class Acceptor:
         endpoint.accepted_session(session, self._pipe, now)
         data = reply.encode()
         if tag == Tag.SEQ:
-            endpoint.emit(Write(self._pipe, data + encode_seq(session.in_seq)))
+            endpoint.emit(Write(self._pipe, data + encode_seq(session.in_seq_acked)))
             self._step = self._read_seq
             return True
         endpoint.emit(Write(self._pipe, data))
@@ -217,3 +222,8 @@ class Acceptor:
         stage = Established(self._endpoint, self._pipe, session, offset=self._buf.offset)
         self._endpoint.session_ready(session, self._pipe, now)
         self._pipe.establish(stage, self._buf.take_rest(), now)
+
+
+def _begins_new(row: Row, existing: Session | None) -> bool:
+    """Whether nothing of the peer's goes on in *existing* when *row* decides."""
+    return existing is None or row.verdict is Verdict.OPEN or existing.lossy or row.hard

@@ -69,6 +69,31 @@ class Deliver(NamedTuple):
     raws: list[Bytes]
 
 
+class Place(NamedTuple):
+    """A long message has begun on *pipe*, and is read on once it has a place: `Pipe.land`.
+
+    size: bytes of the raw message; lead: how many of them come before its data.
+    """
+
+    pipe: Pipe
+    size: int
+    lead: int
+
+
+class Arrived(NamedTuple):
+    """The message of the last `Place` is over: whole (then it is in the next Deliver, unless it is
+    a repeat), or given up by its sender.
+    """
+
+    pipe: Pipe
+
+
+class StayPaused(NamedTuple):
+    """*session* has a new socket, which is not to be read either: see `Session.paused`."""
+
+    session: Session
+
+
 class Event(NamedTuple):
     """Something happened to *session*; *cause* in words.
 
@@ -112,5 +137,5 @@ class Fault(NamedTuple):
 
 
 SocketAction = Dial | Write | Flush | FlushSoon | Close | Fault
-SessionAction = Deliver | Event | Answered | Full | Report
+SessionAction = Deliver | Place | Arrived | StayPaused | Event | Answered | Full | Report
 Action = SocketAction | SessionAction | Wake

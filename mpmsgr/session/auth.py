@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple, Protocol
 
+from mpmsgr.wire.address import EntityAddr
 from mpmsgr.wire.v1.handshake import Connect
 
 
@@ -34,8 +35,14 @@ class Authenticator(Protocol):
     def verify_reply(self, peer_type: int, reply: bytes) -> bool:
         """Did the server prove in its authorizer *reply* that it is the one?"""
 
-    def verify_authorizer(self, connect: Connect) -> Verification:
-        """Judge the authorizer in *connect*; called also when there is none (protocol 0)."""
+    def verify_authorizer(
+        self, connect: Connect, peer_addr: EntityAddr, challenge: bytes
+    ) -> Verification:
+        """Judge the authorizer in *connect*; called also when there is none (protocol 0).
+
+        peer_addr: as the peer announced it; challenge: what it was asked on this connection, b"" =
+        nothing so far.
+        """
 
 
 class NoAuthentication:
@@ -53,6 +60,8 @@ class NoAuthentication:
         """Anyone will do."""
         return True
 
-    def verify_authorizer(self, connect: Connect) -> Verification:
+    def verify_authorizer(
+        self, connect: Connect, peer_addr: EntityAddr, challenge: bytes
+    ) -> Verification:
         """Valid for protocols 0 and 1."""
         return Verification(connect.authorizer_protocol in (0, 1))

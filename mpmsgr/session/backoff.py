@@ -15,6 +15,8 @@ class Backoff:
     do not come back at the same moment.
     """
 
+    __slots__ = ("_initial_s", "_max_s", "_next_s", "_rng")
+
     def __init__(self, initial_s: float, max_s: float, rng: Random | None = None) -> None:
         self._initial_s, self._max_s, self._rng = initial_s, max_s, rng
         self._next_s = 0.0

@@ -101,10 +101,11 @@ class Connector:
             session.outbox.skip_to(seq)
         except ProtocolError:
             # It remembers a session that is not ours; the next attempt says so (§5, row 5).
-            session.connect_seq = session.in_seq = session.in_seq_acked = 0
+            session.connect_seq = 0
+            session.begin_again()
             raise
-        session.in_seq_acked = session.in_seq
-        self._endpoint.emit(Write(self._pipe, encode_seq(session.in_seq)))
+        session.in_seq_acked = session.ack_seq
+        self._endpoint.emit(Write(self._pipe, encode_seq(session.in_seq_acked)))
         self._open(now)
         return False
 

@@ -6,6 +6,7 @@ takes them with `take()` and executes them in order.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ from mpmsgr.session.actions import (
     Flush,
     Full,
     Report,
+    StayPaused,
     Wake,
     Write,
 )
@@ -28,6 +30,7 @@ from mpmsgr.session.auth import Authenticator, NoAuthentication
 from mpmsgr.session.backoff import Backoff
 from mpmsgr.session.connector import Connector
 from mpmsgr.session.decision import Facts, Row, decide
+from mpmsgr.session.handled import HandledPrefix
 from mpmsgr.session.pipe import Pipe
 from mpmsgr.session.policy import Policies, Policy
 from mpmsgr.session.registry import Registry
@@ -86,7 +89,9 @@ class Endpoint:
 
     name, addr: who and where we are (an addr with a blank ip is learned from the first peer);
     protocol_version: 0 = by entity types (wire spec §10); first_id: ids of sessions count from
-    here; draining: messages that arrive now are neither handled nor acknowledged.
+    here; draining: messages that arrive now are neither handled nor acknowledged; lame_duck: peers
+    that connect may resume their sessions, new ones are refused; claims_above: for messages longer
+    than so many bytes a place is asked for (`Place`), 0 = never.
     """
 
     def __init__(
@@ -109,7 +114,8 @@ class Endpoint:
         self.protocol_version = protocol_version
         self.registry = Registry()
         self.counters = Counters()
-        self.draining = False
+        self.draining = self.lame_duck = False
+        self.claims_above = 0
         self.seen = SeenMessages()
         self._upkeep = Upkeep(self)
         self._rng = rng
@@ -221,11 +227,42 @@ class Endpoint:
             self.counters.overruns += 1
             self.emit(Report(session, "overrun", f"{session.peer_addr}: {cause}"))
 
+    def handled(
+        self,
+        session: Session,
+        seqs: Iterable[int],
+        now: float,
+        *,
+        prefix: HandledPrefix | None = None,
+    ) -> None:
+        """Messages *seqs* of *session* were handled, or never will be: an ack may be due.
+
+        prefix: what `session.handled` was when they were delivered. It is another one once the
+        peer numbers its messages from the start, and then theirs are not those.
+        """
+        prefix = prefix or session.handled
+        if prefix is None:
+            return
+        moved = False
+        for seq in seqs:
+            moved |= prefix.handled(seq)
+            repeat = prefix.repeats.pop(seq, None)
+            if repeat is not None:
+                newer, work = repeat
+                self.handled(newer, [work.seq], now, prefix=work.prefix)
+        stage = session.pipe.established if session.pipe is not None else None
+        if moved and stage is not None:
+            stage.ack_due()
+
     def emptied(self, session: Session) -> None:
         """The outbox of *session* has become shorter: has it room again?"""
         if session.full and session.outbox.nbytes <= session.policy.outbox_bytes // 2:
             session.full = False
             self.emit(Full(session, False))
+
+    def paused(self, session: Session, now: float) -> None:
+        """*session* is not read any more: `session.paused` says why."""
+        self._upkeep.paused(session, now)
 
     def send_keepalive(self, session: Session, now: float) -> None:
         """Ask the peer for a sign of life."""
@@ -366,7 +403,7 @@ class Endpoint:
     def connected(self, session: Session, *, lossy: bool, now: float) -> None:
         """Our handshake succeeded; the server decided on *lossy*."""
         if lossy != session.policy.lossy:
-            session.policy = replace(session.policy, lossy=lossy)
+            session.follow(replace(session.policy, lossy=lossy))
         session.move(Move.OPENED)
         self.emit(Event(session, EventKind.CONNECT))
         assert session.pipe is not None
@@ -425,13 +462,16 @@ class Endpoint:
         self.counters.opened += 1
         session.backoff.reset()
         session.attempts = 0
-        session.paused = Pause(0)
+        session.paused &= Pause.DISPATCH  # the other reasons went with the old socket
+        if session.paused:
+            self.emit(StayPaused(session))
         session.last_received = now
         session.opened_at = session.opened_at or now
         self._upkeep.watch(session, now)
         if session.full:  # a reset or the SEQ exchange may have emptied it
             self.emptied(session)
-        if session.is_queued:
+        in_handshake = session.handled is not None and session.ack_seq > session.in_seq_acked
+        if session.is_queued or in_handshake:  # an ack that came due while it went on
             self.emit(Flush(pipe))
 
     def reset_session(self, session: Session, cause: str) -> None:
@@ -512,7 +552,7 @@ class Endpoint:
         self.emit(Dial(pipe, host, target.port if target else session.peer_addr.port))
 
     def _close(self, pipe: Pipe) -> None:
-        pipe.closed = True
+        pipe.close()
         self.registry.pipes.discard(pipe)
         self.emit(Close(pipe))
 

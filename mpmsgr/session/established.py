@@ -1,11 +1,23 @@
-"""An open connection of a session: frames in, frames out (session spec §9, §11)."""
+"""An open connection of a session: frames in, frames out (session spec §9, §11).
+
+Nobody is given a place for a message (`Place`) before this stage, that is before READY.
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from mpmsgr.errors import ProtocolError
-from mpmsgr.session.actions import Answered, Deliver, Flush, FlushSoon, Report
+from mpmsgr.session.actions import (
+    Answered,
+    Arrived,
+    Deliver,
+    Flush,
+    FlushSoon,
+    Place,
+    Report,
+)
+from mpmsgr.session.handled import HandledPrefix, Work
 from mpmsgr.wire.crc import Bytes
 from mpmsgr.wire.features import MSGR_KEEPALIVE2, has_feature
 from mpmsgr.wire.v1.frames import (
@@ -17,7 +29,7 @@ from mpmsgr.wire.v1.frames import (
     message_writer,
 )
 from mpmsgr.wire.v1.parcel import is_resent, raw_ids
-from mpmsgr.wire.v1.parser import Frame, FrameParser
+from mpmsgr.wire.v1.parser import Claim, Frame, FrameParser
 from mpmsgr.wire.v1.tags import Tag
 
 if TYPE_CHECKING:
@@ -57,7 +69,9 @@ class Established:
         self, endpoint: Endpoint, pipe: Pipe, session: Session, *, offset: int = 0
     ) -> None:
         self.endpoint, self.pipe, self.session = endpoint, pipe, session
-        self.parser = FrameParser(endpoint.limits, session.features, offset=offset)
+        self.parser = FrameParser(
+            endpoint.limits, session.features, offset=offset, claims_above=endpoint.claims_above
+        )
         self.writer = message_writer(session.features, session.peer_addr)
         self.keepalive_ack: Stamp | None = None
         self.drained = True
@@ -73,16 +87,27 @@ class Established:
             self.handle(self.parser.completed, now)
             raise
         self.handle(frames, now)
+        if self.parser.claim is not None:
+            self._place(self.parser.claim)
+
+    def _place(self, claim: Claim) -> None:
+        if self.refusing or self.endpoint.draining:
+            self.parser.decline()  # it will not be taken
+        else:
+            self.endpoint.emit(Place(self.pipe, claim.size, claim.lead))
 
     def handle(self, frames: list[Frame], now: float) -> None:
         """Frames in the order they came; messages leave as one Deliver."""
         session = self.session
         session.last_received = now
+        if self.parser.claim_is_over:
+            self.parser.claim_is_over = False
+            self.endpoint.emit(Arrived(self.pipe))
         if self.refusing:
             frames = self._refuse(frames)
         raws: list[Bytes] = []
         window = session.policy.dedupe_window
-        plain = not (window or self.endpoint.draining)
+        plain = not (window or self.endpoint.draining or session.handled is not None)
         for tag, value, raw in frames:
             if tag == _MSG:
                 if plain and value == session.in_seq + 1:
@@ -123,30 +148,50 @@ class Established:
             if self.endpoint.draining:
                 return False  # neither handled nor acknowledged: the sender still has it
         elif seq <= session.in_seq:
-            self._repeated()
+            self._repeated(seq)
             return False
         elif self.endpoint.draining:
             return False
         elif session.in_seq:
             self._gap(session.in_seq, seq)
         session.in_seq = seq
+        if session.handled is not None:
+            self._in_work(session.handled, seq)
         return True
 
-    def _repeated(self) -> None:
-        """Without RECONNECT_SEQ a peer sends again what we have: our ack was lost, it needs one."""
+    def _in_work(self, handled: HandledPrefix, seq: int) -> None:
+        nothing_owed = handled.prefix <= self.session.in_seq_acked
+        handled.arrived(seq)
+        if nothing_owed:  # nor is it now, if numbers were left out
+            self.session.in_seq_acked = handled.prefix
+
+    def _repeated(self, seq: int) -> None:
+        """Without RECONNECT_SEQ a peer sends again what we have: our ack was lost, it needs one.
+
+        Or *seq* is in work still, and its ack is to come.
+        """
         self.endpoint.counters.duplicates += 1
-        self.session.in_seq_acked = min(self.session.in_seq_acked, self.session.in_seq - 1)
-        self._ack()
+        session, acked = self.session, self.session.ack_seq
+        if seq <= acked:
+            session.in_seq_acked = min(session.in_seq_acked, acked - 1)
+            self.ack_due()
 
     def _seen(self, raw: Bytes, window: int) -> bool:
         """Is it a repeat from an older session? It counts as received, but is not delivered."""
-        tid = raw_ids(raw)[1]
-        if not tid or not self.endpoint.seen.note(self.session.peer_addr, tid, window):
+        session, seen, tid = self.session, self.endpoint.seen, raw_ids(raw)[1]
+        handled = session.handled
+        work = None if handled is None else Work(handled, session.in_seq)
+        if not tid or not seen.note(session.peer_addr, tid, window, work):
             return False
         if not is_resent(raw):
             return False
         self.endpoint.counters.duplicates += 1
-        self._ack()
+        first = seen.work(session.peer_addr, tid)
+        if work is not None and first is not None and first.prefix.in_work(first.seq):
+            first.prefix.repeats[first.seq] = session, work
+        elif work is not None:
+            work.prefix.handled(work.seq)
+        self.ack_due()
         return True
 
     def _gap(self, before: int, seq: int) -> None:
@@ -159,19 +204,24 @@ class Established:
         if not raws:
             return
         self.endpoint.emit(Deliver(self.session, raws))
-        self._ack()
+        self.ack_due()
 
-    def _ack(self) -> None:
-        """An ack is due, unless the session is lossy: at once for many messages, else soon."""
-        if self.session.policy.lossy:
+    def ack_due(self) -> None:
+        """An ack may be due, unless the session is lossy: at once for many messages, else soon."""
+        session = self.session
+        if session.policy.lossy:
             return
-        if self.session.in_seq - self.session.in_seq_acked >= _ACK_EVERY:
+        handled = session.handled
+        owed = (session.in_seq if handled is None else handled.prefix) - session.in_seq_acked
+        if owed >= _ACK_EVERY:
             self.endpoint.emit(Flush(self.pipe))
-        elif not self.flush_soon:
+        elif owed > 0 and not self.flush_soon:
             self.flush_soon = True
             self.endpoint.emit(FlushSoon(self.pipe))
 
     def _keepalive(self, tag: int, stamp: Stamp | None, now: float) -> None:
+        if tag in (Tag.KEEPALIVE, Tag.KEEPALIVE2):
+            self.session.last_keepalive = now
         if tag == Tag.KEEPALIVE2:
             self.keepalive_ack = stamp
             self.endpoint.emit(Flush(self.pipe))
@@ -191,9 +241,11 @@ class Established:
             self.keepalive_ack = None
         self.flush_soon = False
         lossless = not session.policy.lossy
-        if lossless and session.in_seq > session.in_seq_acked:
-            out.append(encode_ack(session.in_seq))
-            session.in_seq_acked = session.in_seq
+        handled = session.handled
+        ack = session.in_seq if handled is None else handled.prefix
+        if lossless and ack > session.in_seq_acked:
+            out.append(encode_ack(ack))
+            session.in_seq_acked = ack
         self.drained = session.outbox.write(out, self.writer, lossless, _WRITE_BUDGET)
         if session.full:
             self.endpoint.emptied(session)

@@ -70,6 +70,21 @@ class Pipe:
         except HandshakeRefused as err:
             self.endpoint.pipe_failed(self, str(err), now)
 
+    def land(self, view: memoryview | None) -> bool:
+        """Receive the message for which `Place` was asked into *view*; None: anywhere.
+
+        In one of the old forms it goes anywhere as well. False: none waits for it any more. Raises
+        ValueError for a view of another size.
+        """
+        parser = self.established.parser if self.established is not None else None
+        if parser is None or parser.claim is None:
+            return False
+        if view is None or not parser.can_land:
+            parser.decline()
+        else:
+            parser.land(view)
+        return True
+
     def landing(self) -> memoryview | None:
         """Where the next bytes of a large message should be received, or None: anywhere."""
         return self.established.parser.landing() if self.established else None
@@ -82,6 +97,15 @@ class Pipe:
             self.established.handle(self.established.parser.landed(size), now)
         except ProtocolError as err:
             self.endpoint.pipe_failed(self, str(err), now, hostile=True)
+
+    def close(self) -> None:
+        """Nothing it says counts any more; what came of an incomplete message is dropped.
+
+        At once: timers and transports keep a pipe for a while, and it would keep the place.
+        """
+        self.closed = True
+        if self.established is not None:
+            self.established.parser.abandon()
 
     def output(self, now: float) -> list[Bytes]:
         """Buffers to write now, in order; [] when there is nothing or the handshake is not over."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from mpmsgr.errors import ConfigError
@@ -11,6 +11,7 @@ from mpmsgr.wire.name import EntityType
 
 REMOTE_RESET_WAYS = ("drop", "resend")
 OUTBOX_FULL_WAYS = ("block", "fail", "drop_oldest")
+ACK_WAYS = ("received", "handled")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,12 @@ class Policy:
     outbox_bytes: so much may wait to be sent or acknowledged (0 = no limit). Above it the peer's
     new requests wait, and for pushes outbox_full says: "block" (`send` waits, `send_message`
     raises OutboxFull), "fail" (both raise), "drop_oldest" (the oldest unsent pushes go).
+    ack: the peer keeps a message until it was "received" (Ceph's way), or "handled".
+    throttle_messages, throttle_bytes: so many messages, and bytes of them, of all peers of the
+    type together may be in work; above that these peers are not read (0 = no limit). It is the
+    messenger's table of policies that counts here, not the policy of one connection.
+    urgent: when others have to wait, these peers are read on, and their messages go to workers
+    that are full for others. Be sparing with it.
     """
 
     lossy: bool = False
@@ -47,15 +54,34 @@ class Policy:
     dedupe_window: int = 0
     outbox_bytes: int = 64 * 1024 * 1024
     outbox_full: str = "block"
+    ack: str = "received"
+    throttle_messages: int = 0
+    throttle_bytes: int = 0
+    urgent: bool = False
 
     def __post_init__(self) -> None:
         """Raise ConfigError for a word that is not allowed."""
         for name, ways in (
             ("on_remote_reset", REMOTE_RESET_WAYS),
             ("outbox_full", OUTBOX_FULL_WAYS),
+            ("ack", ACK_WAYS),
         ):
             if getattr(self, name) not in ways:
                 raise ConfigError(name, getattr(self, name), f"must be {' or '.join(ways)}")
+
+    @property
+    def is_throttled(self) -> bool:
+        """Has its peer type a throttle of its own?"""
+        return bool(self.throttle_messages or self.throttle_bytes)
+
+    @property
+    def may_deadlock(self) -> bool:
+        """Can two peers with this policy stop each other for good?
+
+        Each may hold messages whose handling needs more from the other, and not read on because
+        of them. A server's clients, or a lossy session, end such a wait at some time.
+        """
+        return self.is_throttled and self.standby and not (self.server or self.lossy)
 
 
 DEFAULT = Policy()
@@ -89,6 +115,11 @@ class Policies:
     def of(self, peer_type: int) -> Policy:
         """The policy towards *peer_type* (an entity type number)."""
         return self.by_type.get(peer_type, self.default)
+
+    def tables(self) -> Iterator[tuple[int | None, Policy]]:
+        """The policies there are, each with its peer type; the default one has none."""
+        yield None, self.default
+        yield from self.by_type.items()
 
     def having(self, **changes: object) -> Policies:
         """The same table with *changes* made to every policy in it."""

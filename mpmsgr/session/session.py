@@ -6,6 +6,7 @@ from enum import IntFlag
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mpmsgr.session.backoff import Backoff
+from mpmsgr.session.handled import HandledPrefix
 from mpmsgr.session.outbox import Outbox
 from mpmsgr.session.policy import Policy
 from mpmsgr.session.states import TRANSITIONS, Move, State
@@ -26,6 +27,7 @@ class Pause(IntFlag):
 
     UNREAD = 1  # it does not read what we write
     DISPATCH = 2  # its messages fill the dispatch's memory
+    ARENA = 4  # there is no place for the message that comes
 
 
 class Target(NamedTuple):
@@ -57,11 +59,13 @@ class HandshakeFacts(NamedTuple):
 class Session:
     """A peer relation. `id` names it (and its lane in the dispatch) for as long as it lives.
 
-    connect_seq, peer_global_seq, in_seq, in_seq_acked: as in the spec; features: negotiated, 0
-    before the first success; pipe: its current socket, None in STANDBY and between attempts;
+    connect_seq, peer_global_seq, in_seq, in_seq_acked: as in the spec; handled: how far its
+    messages are handled, None where acks do not wait for that; features: negotiated, 0 before the
+    first success; pipe: its current socket, None in STANDBY and between attempts;
     target: where we connect to, None for a session that the peer opened; paused: why we stopped
-    reading it, if we did (its silence is our own doing then); opened_at: when it was first usable;
-    retry_at, last_received, parked_at: seconds of the caller's clock.
+    reading it, if we did (its silence is our own doing then); last_keepalive: when the peer last
+    asked for a sign of life, last_keepalive_ack: the stamp it returned last; opened_at: when it was
+    first usable; retry_at, last_received, parked_at: all of them seconds of the caller's clock.
     """
 
     __slots__ = (
@@ -73,11 +77,13 @@ class Session:
         "disposable",
         "features",
         "full",
+        "handled",
         "handshake",
         "id",
         "in_seq",
         "in_seq_acked",
         "keepalive_due",
+        "last_keepalive",
         "last_keepalive_ack",
         "last_received",
         "opened_at",
@@ -104,7 +110,9 @@ class Session:
         self.id = id_
         self.peer_type = peer_type
         self.peer_addr = peer_addr
-        self.policy = policy
+        self.handled: HandledPrefix | None = None
+        self.in_seq = self.in_seq_acked = 0
+        self.follow(policy)
         self.backoff = backoff
         self.state = State.CONNECTING
         self.outbox = Outbox()
@@ -112,7 +120,6 @@ class Session:
         self.target: Target | None = None
         self.verify_address = True
         self.connect_seq = self.peer_global_seq = 0
-        self.in_seq = self.in_seq_acked = 0
         self.features = 0
         self.attempts = 0
         self.cause = ""
@@ -121,12 +128,20 @@ class Session:
         self.keepalive_due = False
         self.paused = Pause(0)
         self.full = False  # its outbox reached the limit, and has not emptied enough since
+        self.last_keepalive: float | None = None
         self.last_keepalive_ack: float | None = None
         self.last_received = self.opened_at = self.retry_at = self.parked_at = 0.0
         self.wake_at: float | None = None
         self.takeovers = 0  # of its live socket, since takeovers_since
         self.takeovers_since = 0.0
         self.connection: Any = None  # the application's side of it; nobody here looks inside
+
+    @classmethod
+    def over(cls, id_: int) -> Session:
+        """One that is no more, for an id that nobody has."""
+        session = cls(id_, 0, EntityAddr(), Policy(), Backoff(0, 0))
+        session.state = State.CLOSED
+        return session
 
     @property
     def lossy(self) -> bool:
@@ -136,6 +151,19 @@ class Session:
         waits for our acks.
         """
         return self.policy.lossy or self.disposable
+
+    def follow(self, policy: Policy) -> None:
+        """From now on *policy* applies."""
+        self.policy = policy
+        if policy.lossy or policy.ack != "handled":
+            self.handled = None
+        elif self.handled is None:
+            self.handled = HandledPrefix(self.in_seq)
+
+    @property
+    def ack_seq(self) -> int:
+        """The seq to announce to the peer: it may forget its messages up to there."""
+        return self.in_seq if self.handled is None else self.handled.prefix
 
     @property
     def is_queued(self) -> bool:
@@ -179,9 +207,15 @@ class Session:
         else:
             dropped = self.outbox.discard()
             self.outbox.out_seq = out_seq
-        self.in_seq = self.in_seq_acked = 0
+        self.begin_again()
         self.connect_seq = 0
         return dropped, kept
+
+    def begin_again(self) -> None:
+        """The peer's messages are numbered from the start; those in work do not count."""
+        self.in_seq = self.in_seq_acked = 0
+        if self.handled is not None:
+            self.handled = HandledPrefix()
 
     def __repr__(self) -> str:
         return (

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from mpmsgr.session.session import Session
 
 _U32 = 0xFFFFFFFF
+#: While we do not read a session, its peer hears from us so often, in seconds, whatever its policy
+#: says of keepalives: it cannot know why its own get no answer.
+_PAUSED_PERIOD_S = 10.0
 
 
 class Upkeep:
@@ -89,7 +92,7 @@ class Upkeep:
             self._endpoint.pipe_failed(pipe, f"not a byte from the peer for {silent:.1f} s", now)
             return
         due = [heard + t for t in limits]
-        period = policy.keepalive_period_s
+        period = self._period(session)
         if period:
             ask_at = heard + period
             if pipe is not None and (session.paused or now >= ask_at):
@@ -99,3 +102,13 @@ class Upkeep:
             due.append(ask_at)
         if due:
             self._endpoint.schedule(session, min(due))
+
+    def paused(self, session: Session, now: float) -> None:
+        """*session* is not read any more: see that it gets keepalives."""
+        if session.state is State.OPEN:
+            self._endpoint.schedule(session, now + self._period(session))
+
+    @staticmethod
+    def _period(session: Session) -> float:
+        """Seconds between keepalives, 0 = there are none."""
+        return session.policy.keepalive_period_s or (_PAUSED_PERIOD_S if session.paused else 0.0)

@@ -135,6 +135,18 @@ class Kill:
 
 
 @dataclass(frozen=True)
+class Look:
+    """Read from their pages what the workers are running."""
+
+
+@dataclass(frozen=True)
+class DumpLate:
+    """Log that the worker in *slot* takes long over a message, and its stacks."""
+
+    slot: int
+
+
+@dataclass(frozen=True)
 class GiveUp:
     """Print *text* and stop at once, to exit with *code*."""
 
@@ -178,6 +190,8 @@ Action = (
     | StopWorker
     | CloseListeners
     | Kill
+    | Look
+    | DumpLate
     | GiveUp
     | Exit
     | WakeAt

@@ -25,6 +25,21 @@ class Duty(Enum):
     RETIRING = "retiring"  # what its process holds is finished, then the slot is free
 
 
+@dataclass(frozen=True)
+class Running:
+    """What a worker was seen to run: *number* and message type *type*, as the page has them.
+
+    soft_at, hard_at: when its stacks are due to be logged, and it to be killed, inf for never;
+    deadline_s: from its start to hard_at.
+    """
+
+    number: int
+    type: int
+    soft_at: float = float("inf")
+    hard_at: float = float("inf")
+    deadline_s: float = 0.0
+
+
 @dataclass(eq=False)
 class Child:
     """The I/O process or one worker slot, whichever process is in it.
@@ -74,7 +89,11 @@ class Worker(Child):
 
     luck: from 0 to 1, how far its own limits are below those said; cpu: the one it is bound to.
     handled: messages, rss: resident bytes of its own, both as last measured; rss_at_ready: the
-    first measure; swollen: measures above the limit in a row.
+    first measure; swollen: measures above the limit in a row. recycle: why the I/O process wants it
+    replaced.
+
+    shortest_deadline_s: of its handlers, 0 if none has one; running: what it was last seen to run;
+    dumped: the number whose stacks were logged, dumped_at: when it had been seen.
     """
 
     slot: int
@@ -92,6 +111,11 @@ class Worker(Child):
     rss: int = 0
     rss_at_ready: int = 0
     swollen: int = 0
+    recycle: str = ""
+    shortest_deadline_s: float = 0.0
+    running: Running | None = None
+    dumped: int = 0
+    dumped_at: float = NEVER
 
     @property
     def counts(self) -> bool:

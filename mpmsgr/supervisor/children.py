@@ -20,14 +20,14 @@ class Children:
     """Processes by slot: what they say and how they end goes to callbacks, during `wait`.
 
     on_packet(slot, packet) raises LookupError, TypeError or ValueError for a packet that makes no
-    sense; on_closed(slot): its control channel ended; on_death(slot, pid, cause): it is reaped.
+    sense; on_closed(slot): its control channel ended; on_death(slot, process, cause): it is reaped.
     """
 
     def __init__(
         self,
         on_packet: Callable[[Slot, Packet], None],
         on_closed: Callable[[Slot], None],
-        on_death: Callable[[Slot, int, str], None],
+        on_death: Callable[[Slot, Process, str], None],
     ) -> None:
         self._on_packet, self._on_closed, self._on_death = on_packet, on_closed, on_death
         self._processes: dict[Slot, Process] = {}
@@ -70,7 +70,7 @@ class Children:
         return process.pid if process else None
 
     def send(self, slot: Slot, op: str, /, **fields: Any) -> None:
-        """Send a packet to the process in *slot*, which must be there."""
+        """Send a packet to the process in *slot*, which must be there: see `ControlChannel`."""
         self._processes[slot].channel.send(op, **fields)
         self._watch_backlog(slot)
 
@@ -116,7 +116,7 @@ class Children:
         if not process.channel.eof:
             self._selector.unregister(process.channel)
         self._selector.unregister(process.pidfd)
-        self._on_death(slot, process.pid, self._processes.pop(slot).reap())
+        self._on_death(slot, process, self._processes.pop(slot).reap())
 
     def _watch_backlog(self, slot: Slot) -> None:
         """Be called when there is room again, while a child is too busy to read."""

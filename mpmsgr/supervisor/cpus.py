@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+
+from mpmsgr.supervisor import cgroups
 
 
 def auto_workers() -> int:
@@ -27,7 +29,7 @@ def cgroup_cpus(root: Path = Path("/")) -> float:
     *root* is where ``/proc`` and the cgroup mounts are looked up. What cannot be read is no limit.
     Source: Linux Documentation/admin-guide/cgroup-v2.rst (cpu.max), scheduler/sched-bwc.rst (v1).
     """
-    limits = [limit for folder in _cgroup_folders(root) for limit in _limits(folder)]
+    limits = [limit for folder in cgroups.folders("cpu", root) for limit in _limits(folder)]
     return min(limits, default=float("inf"))
 
 
@@ -47,51 +49,5 @@ def _ratio(words: list[str]) -> Iterator[float]:
 def _words(file: Path) -> list[str]:
     try:
         return file.read_text().split()
-    except OSError:
-        return []
-
-
-def _cgroup_folders(root: Path) -> Iterator[Path]:
-    """Our cgroup and its ancestors, in every hierarchy that may limit CPU time."""
-    paths = dict(_own_cgroups(root))
-    for controllers, mounted, point in _mounts(root):
-        own = paths.get(controllers)
-        if own is None:
-            continue
-        # In a container without a cgroup namespace both are host paths: the mount shows a subtree.
-        inside = own.relative_to(mounted) if own.is_relative_to(mounted) else PurePosixPath()
-        top = root / point.lstrip("/")
-        folder = top / inside
-        yield folder
-        while folder != top:
-            folder = folder.parent
-            yield folder
-
-
-def _own_cgroups(root: Path) -> Iterator[tuple[str, PurePosixPath]]:
-    """("" for v2, "cpu" for v1; path) of /proc/self/cgroup: ``ID:controllers:path`` lines."""
-    for line in _lines(root / "proc/self/cgroup"):
-        _, controllers, path = line.split(":", 2)
-        if not controllers:
-            yield "", PurePosixPath(path)
-        elif "cpu" in controllers.split(","):
-            yield "cpu", PurePosixPath(path)
-
-
-def _mounts(root: Path) -> Iterator[tuple[str, PurePosixPath, str]]:
-    """(hierarchy, root within it, mount point) of the cgroup mounts in /proc/self/mountinfo."""
-    for line in _lines(root / "proc/self/mountinfo"):
-        before, _, after = line.partition(" - ")
-        mounted, point = before.split()[3:5]
-        kind, _, options = after.split(maxsplit=2)
-        if kind == "cgroup2":
-            yield "", PurePosixPath(mounted), point
-        elif kind == "cgroup" and "cpu" in options.split(","):
-            yield "cpu", PurePosixPath(mounted), point
-
-
-def _lines(file: Path) -> list[str]:
-    try:
-        return file.read_text().splitlines()
     except OSError:
         return []

@@ -5,24 +5,30 @@ Times are monotonic seconds and always arguments; `decide` reads the facts and d
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mpmsgr.supervisor.child import NEVER, Child, Duty, Phase, Slot, Worker
+from mpmsgr.supervisor.child import NEVER, Child, Duty, Phase, Running, Slot, Worker
 from mpmsgr.supervisor.exits import ExitCode
 from mpmsgr.supervisor.limits import Limits
 from mpmsgr.supervisor.wear import rss_limit
 
-__all__ = ["Child", "Duty", "Facts", "Limits", "Lost", "Phase", "Slot", "Worker"]
+__all__ = ["Child", "Duty", "Facts", "Limits", "Lost", "Phase", "Running", "Slot", "Worker"]
 
 
 @dataclass(frozen=True)
 class Lost:
-    """A worker that died, as the I/O process has to be told."""
+    """A worker that died, as the I/O process has to be told.
+
+    running: numbers of the messages it had begun and not completed, none known if there is no page;
+    signal: what ended it, 0 if none did.
+    """
 
     slot: int
     generation: int
     cause: str
+    running: tuple[int, ...] = ()
+    signal: int = 0
 
 
 @dataclass
@@ -38,9 +44,9 @@ class Facts:
     refusal: words of a worker that cannot start with it; reload_error: why the latest reload came
     to nothing.
 
-    measured_at: when workers were measured last. lame_duck: nobody new is let in; lame_sent: the
-    I/O process knows. undumped: whose stacks are still to be written before a quick stop, the next
-    at dump_at.
+    measured_at: when workers were measured last; looked_at: when what they run was. lame_duck:
+    nobody new is let in; lame_sent: the I/O process knows. undumped: whose stacks are still to be
+    written before a quick stop, the next at dump_at.
     """
 
     limits: Limits
@@ -65,6 +71,7 @@ class Facts:
     reloading: bool = False
     reload_error: str = ""
     measured_at: float = NEVER
+    looked_at: float = NEVER
     lame_duck: bool = False
     lame_sent: bool = False
     undumped: list[Slot] | None = None
@@ -102,14 +109,15 @@ class Facts:
 
     # What children did.
 
-    def ready(self, slot: Slot, incarnation: int = 0) -> None:
+    def ready(self, slot: Slot, incarnation: int = 0, *, shortest_deadline_s: float = 0.0) -> None:
         """It said ``ready``; a worker at *incarnation* of the I/O process."""
         child = self.child(slot)
         child.phase = Phase.READY
         if slot is None:
             self.worked(slot)
         else:
-            self.workers[slot].linked = incarnation
+            worker = self.workers[slot]
+            worker.linked, worker.shortest_deadline_s = incarnation, shortest_deadline_s
 
     def worked(self, slot: Slot) -> None:
         """It completed something: its deaths no longer count as those of a crash loop."""
@@ -149,15 +157,34 @@ class Facts:
         if child.eof_at is None:
             child.eof_at = now
 
-    def died(self, slot: Slot, cause: str, now: float) -> None:
-        """Its process is gone, or could not be started."""
+    def wants_recycled(self, slot: int, generation: int, why: str) -> None:
+        """The I/O process wants that worker replaced, unless it is already."""
+        worker = self.workers[slot]
+        if worker.alive and worker.number == generation:
+            worker.recycle = why
+            self.worked(slot)  # it was handed messages: its end is no crash
+
+    def died(
+        self,
+        slot: Slot,
+        cause: str,
+        now: float,
+        *,
+        running: Sequence[int] = (),
+        signal: int = 0,
+    ) -> None:
+        """Its process is gone, or could not be started.
+
+        *running*, *signal*: see `Lost`. A death with something running is that message's, and none
+        of a crash loop: a peer could end the service with a few messages otherwise.
+        """
         child = self.child(slot)
         child.cause = f"{cause} ({child.killed})" if child.killed else cause
-        early = not child.worked and now - child.since < self.limits.stable_s
+        early = not child.worked and not running and now - child.since < self.limits.stable_s
         child.early_deaths = child.early_deaths + 1 if early else 0
         child.phase, child.since = Phase.ABSENT, now
         if slot is not None:
-            self.lost.append(Lost(slot, child.number, cause))
+            self.lost.append(Lost(slot, child.number, child.cause, tuple(running), signal))
             self._left(self.workers[slot])
         elif self.stop_at is not None and not self.drained and not child.killed:
             self.shortfalls.append(f"{child.name} ended ({cause}) before everything was delivered")
@@ -209,6 +236,8 @@ class Facts:
         child.phase, child.since = Phase.STARTING, now
         child.worked = child.stop_sent = child.quit_sent = False
         child.killed, child.eof_at = "", None
+        if child.name in self.left:
+            self.left.remove(child.name)  # killed for a reason of its own, and replaced
         if slot is None:
             self.lost.clear()  # of workers that the new incarnation never knew
             self.lame_sent = False
@@ -217,6 +246,8 @@ class Facts:
             worker.linked, worker.told = 0, self.io.number
             worker.revision = self.starting_revision
             worker.handled = worker.rss = worker.rss_at_ready = worker.swollen = 0
+            worker.recycle, worker.shortest_deadline_s, worker.running = "", 0.0, None
+            worker.dumped, worker.dumped_at = 0, NEVER
 
     def kill_sent(self, slot: Slot, why: str) -> None:
         """It was sent SIGKILL."""
@@ -226,6 +257,18 @@ class Facts:
             self.left.append(child.name)
             if slot is None and not self.drained:
                 self.shortfalls.append(f"what was in flight is lost ({why})")
+
+    def looked(self, running: Mapping[int, Running | None], now: float) -> None:
+        """The pages were read: by slot, what is running there."""
+        self.looked_at = now
+        for slot, seen in running.items():
+            self.workers[slot].running = seen
+
+    def dump_sent(self, slot: int) -> None:
+        """It was told to write the stacks of what it runs."""
+        worker = self.workers[slot]
+        if worker.running is not None:
+            worker.dumped, worker.dumped_at = worker.running.number, self.looked_at
 
     def give_up(self, code: ExitCode, now: float) -> None:
         """Nothing can be served: stop at once and exit with *code*."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import secrets
 from collections.abc import Callable, Mapping
@@ -16,13 +17,17 @@ from mpmsgr.logs import setup_from
 from mpmsgr.messenger.accepter import bind_sockets
 from mpmsgr.supervisor.affinity import cpus_of
 from mpmsgr.supervisor.exits import ExitCode
+from mpmsgr.supervisor.launcher import Launcher
 from mpmsgr.supervisor.limits import Limits
 from mpmsgr.supervisor.measures import Handled
 from mpmsgr.supervisor.rundir import RunDir, open_run_dir
+from mpmsgr.supervisor.shared import open_shared
 from mpmsgr.supervisor.signals import Signals
 from mpmsgr.supervisor.spawn import Commands, check_platform
 from mpmsgr.supervisor.supervisor import Supervisor, check_size, close_listeners, say
 from mpmsgr.supervisor.watch import SourceWatch
+
+log = logging.getLogger("mpmsgr.supervisor")
 
 
 def serve(
@@ -49,21 +54,19 @@ def serve(
             else:
                 listeners = bind_sockets(settings.bind)
             stack.callback(close_listeners, listeners)
+            shared = open_shared(settings)
+            stack.callback(shared.close)
             watch = stack.enter_context(SourceWatch(settings.app_dir)) if settings.reload else None
             http = _http(settings, run_dir, stack)
         except (ConfigError, OSError) as exc:
             say(str(exc))
             return ExitCode.USAGE
+        if settings.max_messages and not shared.slots:
+            log.warning("max_messages is not kept without workers and arena_bytes")
+        nonce = resolve_ways(settings, secrets.randbits(32)).nonce
+        launcher = Launcher(commands or Commands(), listeners, run_dir, nonce, shared)
         supervisor = Supervisor(
-            settings,
-            listeners,
-            run_dir,
-            signals,
-            resolve_ways(settings, secrets.randbits(32)).nonce,
-            commands or Commands(),
-            limits or Limits(),
-            reread,
-            handled or (lambda slot: 0),
+            settings, launcher, signals, limits or Limits(), reread, handled or shared.handled
         )
         if watch is not None:
             supervisor.reload_with(watch)

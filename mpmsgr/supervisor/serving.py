@@ -20,6 +20,7 @@ from mpmsgr.supervisor.actions import (
 )
 from mpmsgr.supervisor.child import Child, Duty, Phase
 from mpmsgr.supervisor.clock import Clock
+from mpmsgr.supervisor.deadlines import kill_late, watch_handlers
 from mpmsgr.supervisor.facts import Facts
 from mpmsgr.supervisor.health import breaker_is_open
 from mpmsgr.supervisor.limits import Limits
@@ -33,7 +34,7 @@ def serve(facts: Facts, clock: Clock) -> list[Action]:
 
 def keep_up(facts: Facts, clock: Clock) -> Iterator[Action]:
     """Keep a living I/O process and its workers together."""
-    for rule in (_tell_lost, _start_workers, _link):
+    for rule in (watch_handlers, kill_late, _tell_lost, _start_workers, _link):
         yield from rule(facts, clock)
 
 
@@ -56,7 +57,7 @@ def _kill_overdue(facts: Facts, clock: Clock) -> Iterator[Action]:
             yield Kill(child.slot, "closed its control channel")
 
 
-def _kill_late(facts: Facts, clock: Clock) -> Iterator[Action]:
+def _kill_lingering(facts: Facts, clock: Clock) -> Iterator[Action]:
     """Who retires has as long as everybody in a stop; then others do what it held."""
     patience_s = facts.limits.graceful_timeout_s
     for worker in facts.of_duty(Duty.RETIRING):
@@ -140,7 +141,7 @@ def _may_start(child: Child, limits: Limits, clock: Clock) -> bool:
 
 _RULES: tuple[Callable[[Facts, Clock], Iterator[Action]], ...] = (
     _kill_overdue,
-    _kill_late,
+    _kill_lingering,
     _start_io,
     keep_up,
     _retire,

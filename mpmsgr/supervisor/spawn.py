@@ -45,7 +45,10 @@ class Commands:
 
 
 class Process:
-    """A running child: its pid, its pidfd, our end of its control channel."""
+    """A running child: its pid, its pidfd, our end of its control channel.
+
+    signal: the number of what ended it, 0 before and if none did.
+    """
 
     def __init__(self, popen: subprocess.Popen[bytes], channel: ControlChannel) -> None:
         """Watch *popen*, our child that was not waited for yet."""
@@ -53,23 +56,25 @@ class Process:
         self.pid = popen.pid
         self.channel = channel
         self.pidfd = os.pidfd_open(popen.pid)
+        self.signal = 0
+
+    def dump_stacks(self) -> None:
+        """Have it write its stacks to stderr: see `mpmsgr.process.dump_stacks_on_signal`."""
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.pidfd, DUMP_SIGNAL)
 
     def kill(self) -> None:
         """Send SIGKILL."""
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
 
-    def dump_stacks(self) -> None:
-        """Have it write the stacks of its threads to stderr."""
-        with suppress(ProcessLookupError):
-            signal.pidfd_send_signal(self.pidfd, DUMP_SIGNAL)
-
     def reap(self) -> str:
         """Wait for its end and release what belongs to it; returns the cause of death."""
         status = self._popen.wait()
         os.close(self.pidfd)
         self.channel.close()
-        return f"signal {-status}" if status < 0 else f"exit {status}"
+        self.signal = max(0, -status)
+        return f"signal {self.signal}" if self.signal else f"exit {status}"
 
 
 def spawn(command: Sequence[str], options: Sequence[str], fds: Sequence[int] = ()) -> Process:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import faulthandler
 import logging
-import random
 import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -20,18 +19,18 @@ from mpmsgr.config import OPTIONS, Settings, take_over
 from mpmsgr.control import Packet, encode
 from mpmsgr.errors import ConfigError, ProtocolError
 from mpmsgr.supervisor import actions as do
-from mpmsgr.supervisor.affinity import bind, cpus_of, least_used
-from mpmsgr.supervisor.child import Duty, Phase, Slot, Worker
+from mpmsgr.supervisor.affinity import cpus_of
+from mpmsgr.supervisor.child import Duty, Phase, Slot
 from mpmsgr.supervisor.children import Children
 from mpmsgr.supervisor.companion import Companion
 from mpmsgr.supervisor.decide import decide
 from mpmsgr.supervisor.exits import ExitCode
 from mpmsgr.supervisor.facts import Facts
+from mpmsgr.supervisor.launcher import Launcher
 from mpmsgr.supervisor.limits import Limits
 from mpmsgr.supervisor.measures import Handled, own_rss
-from mpmsgr.supervisor.rundir import RunDir
 from mpmsgr.supervisor.signals import Signals
-from mpmsgr.supervisor.spawn import Commands
+from mpmsgr.supervisor.spawn import Process
 from mpmsgr.supervisor.watch import SourceWatch
 from mpmsgr.supervisor.wear import is_measured
 
@@ -51,27 +50,22 @@ class Supervisor:
     def __init__(
         self,
         settings: Settings,
-        listeners: list[socket.socket],
-        run_dir: RunDir,
+        launcher: Launcher,
         signals: Signals,
-        nonce: int,
-        commands: Commands,
         limits: Limits,
         reread: Callable[[], Settings] | None,
         handled: Handled,
     ) -> None:
-        """Serve *settings* on *listeners*; *nonce* is that of every incarnation (u32).
+        """Serve *settings* with what *launcher* starts.
 
         reread: what a reload calls for settings, which raises ConfigError; None: they never change.
         handled: messages the present worker of a slot has handled.
         """
         # By revision: those in force, and those of a reload.
         self._settings = {0: settings.as_dict()}
-        self._listeners = listeners
-        self._run_dir = run_dir
+        self._launcher = launcher
+        self._shared = launcher.shared
         self._signals = signals
-        self._nonce = nonce
-        self._commands = commands
         self._limits = limits
         self._reread = reread
         self._handled = handled
@@ -112,7 +106,7 @@ class Supervisor:
     @property
     def run_dir(self) -> Path:
         """The run directory."""
-        return self._run_dir.path
+        return self._launcher.run_dir.path
 
     def pid(self, slot: Slot) -> int | None:
         """The process in *slot*, None if there is none."""
@@ -245,6 +239,9 @@ class Supervisor:
                 self.facts.drain_ended(int(packet["undelivered"]))
             case "retired" if slot is None:
                 self.facts.retire_ended(int(packet["slot"]), int(packet["generation"]))
+            case "recycle" if slot is None:
+                which = int(packet["slot"]), int(packet["generation"])
+                self.facts.wants_recycled(*which, str(packet["why"]))
             case _:
                 for companion in self.companions:
                     companion.told(slot, packet)
@@ -255,7 +252,12 @@ class Supervisor:
             self._addresses = [str(a).rpartition("/")[0] or str(a) for a in packet["addrs"]]
             self.facts.ready(slot)
         else:
-            self.facts.ready(slot, int(packet["incarnation"]))
+            deadline_s = float(packet.get("shortest_deadline_s", 0.0))
+            if deadline_s and not self._shared.slots:
+                log.warning("%s: no deadline is kept without arena_bytes", self._name(slot))
+                deadline_s = 0.0
+            incarnation = int(packet["incarnation"])
+            self.facts.ready(slot, incarnation, shortest_deadline_s=deadline_s)
             level = logging.INFO if self.facts.announced else logging.DEBUG
             log.log(level, "%s is ready", self._name(slot))
             self._measure_one(slot)
@@ -263,12 +265,14 @@ class Supervisor:
     def _on_closed(self, slot: Slot) -> None:
         self.facts.channel_closed(slot, time.monotonic())
 
-    def _on_death(self, slot: Slot, pid: int, cause: str) -> None:
+    def _on_death(self, slot: Slot, process: Process, cause: str) -> None:
         child = self.facts.child(slot)
         expected = child.stop_sent or self.facts.stop_at is not None
-        self.facts.died(slot, cause, time.monotonic())
+        running = [] if slot is None else self._shared.take_started(slot)
+        now, number = time.monotonic(), process.signal
+        self.facts.died(slot, cause, now, running=running, signal=number)
         level = logging.INFO if expected else logging.WARNING
-        log.log(level, "%s ended: %s, pid %d", child.full_name, child.cause, pid)
+        log.log(level, "%s ended: %s, pid %d", child.full_name, child.cause, process.pid)
         for companion in self.companions:
             companion.ended(slot)
         limits = self.facts.limits
@@ -302,14 +306,14 @@ class Supervisor:
         facts, children = self.facts, self.children
         match action:
             case do.StartIo():
-                self._start_io()
+                self._launcher.start_io(facts, children, self.settings)
             case do.StartWorker(slot):
-                self._start_worker(slot)
+                settings = self._settings[facts.starting_revision]
+                self._launcher.start_worker(slot, facts, children, settings)
             case do.TellWorkersLost():
                 self._tell_workers_lost()
             case do.Link(slot):
-                children.send(slot, "link", **self._where())
-                facts.workers[slot].told = facts.io.number
+                self._launcher.link(slot, facts, children)
             case do.AnnounceReady():
                 self._announce()
             case do.Hire() | do.Dismiss() | do.Retire():
@@ -335,11 +339,15 @@ class Supervisor:
                 children.send(slot, "stop")
                 facts.workers[slot].stop_sent = True
             case do.CloseListeners():
-                close_listeners(self._listeners)
+                close_listeners(self._launcher.listeners)
                 facts.listeners_closed = True
             case do.Kill(slot, why):
                 facts.kill_sent(slot, why)
                 children.kill(slot)
+            case do.Look():
+                self._look()
+            case do.DumpLate(slot):
+                self._dump_late(slot)
             case do.GiveUp(code, text):
                 say(text)
                 facts.give_up(code, time.monotonic())
@@ -401,62 +409,19 @@ class Supervisor:
             self.children.dump_stacks(slot)
         self.facts.stacks_asked(time.monotonic())
 
-    def _start_io(self) -> None:
-        self.facts.started(None, time.monotonic())
-        incarnation = str(self.facts.io.number)
-        fds = [listener.fileno() for listener in self._listeners]
-        if self._spawn(None, self._commands.io, ["--incarnation", incarnation], fds):
-            self.children.send(
-                None,
-                "start",
-                settings=self.settings,
-                listen_fds=fds,
-                nonce=self._nonce,
-                **self._where(),
-            )
+    def _look(self) -> None:
+        """See what workers whose handlers have deadlines run."""
+        now = time.monotonic()
+        watched = [w.slot for w in self.facts.workers if w.alive and w.shortest_deadline_s]
+        self.facts.looked({slot: self._shared.running(slot) for slot in watched}, now)
 
-    def _start_worker(self, slot: int) -> None:
-        self.facts.started(slot, time.monotonic())
+    def _dump_late(self, slot: int) -> None:
         worker = self.facts.workers[slot]
-        settings = self._settings[worker.revision]
-        options = ["--slot", str(slot), "--generation", str(worker.number)]
-        if self._spawn(slot, self._commands.worker, options):
-            self._place(worker, settings["cpu_affinity"])
-            self.children.send(slot, "start", settings=settings, **self._where())
-
-    def _place(self, worker: Worker, cpu_affinity: str) -> None:
-        """Settle chance and CPU of a new *worker*: the CPU that those who stay use least."""
-        worker.luck = random.random()
-        going = {worker.slot, *(other.replaces for other in self.facts.workers)}
-        staying = [w for w in self.facts.of_duty(Duty.SERVING) if w.slot not in going]
-        try:
-            cpus = cpus_of(cpu_affinity)
-        except ConfigError as exc:  # they were taken from us since
-            log.warning("workers are not bound: %s", exc)
-            cpus = []
-        worker.cpu = least_used(cpus, [w.cpu for w in staying if w.alive])
-        pid = self.children.pid(worker.slot)
-        if worker.cpu is not None and pid is not None:
-            bind(pid, worker.cpu)
-
-    def _spawn(
-        self, slot: Slot, command: Sequence[str], options: list[str], fds: Sequence[int] = ()
-    ) -> bool:
-        try:
-            pid = self.children.spawn(slot, command, options, fds)
-        except OSError as exc:
-            self.facts.died(slot, f"cannot be started: {exc}", time.monotonic())
-            log.error("%s cannot be started: %s", self._name(slot), exc)
-            return False
-        first = self.facts.child(slot).number == 1 and not self.facts.announced
-        level = logging.DEBUG if first else logging.INFO
-        log.log(level, "%s started, pid %d", self._name(slot), pid)
-        return True
-
-    def _where(self) -> dict[str, Any]:
-        """The present incarnation of the I/O process and where workers reach it."""
-        incarnation = self.facts.io.number
-        return {"incarnation": incarnation, "endpoint": self._run_dir.endpoint(incarnation)}
+        assert worker.running is not None
+        text = "%s takes long over a message of type %#x; its stacks follow"
+        log.warning(text, worker.full_name, worker.running.type)
+        self.children.dump_stacks(slot)
+        self.facts.dump_sent(slot)
 
     def _tell_workers_lost(self) -> None:
         for lost in self.facts.lost:
@@ -466,6 +431,8 @@ class Supervisor:
                 slot=lost.slot,
                 generation=lost.generation,
                 cause=lost.cause,
+                running=lost.running,
+                signal=lost.signal,
             )
         self.facts.lost.clear()
 

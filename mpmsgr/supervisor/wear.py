@@ -11,6 +11,8 @@ _MIB = 1 << 20
 
 def worn(worker: Worker, limits: Limits, clock: Clock) -> str:
     """Why *worker* is to be replaced by now; "" if it is not."""
+    if worker.recycle:
+        return worker.recycle
     share = 1.0 - limits.jitter * worker.luck
     if limits.max_messages and worker.handled >= limits.max_messages * share:
         return f"it handled {worker.handled} messages"

@@ -26,11 +26,13 @@ class Message:
     (0 = same as version); data_off u16, an alignment hint that is kept and passed on.
     A received message also has: seq (u64, of its session and direction), src (the sender's
     `EntityName`), nonce (of the sender's address), resent (it may have been seen in an older
-    session: policy `on_remote_reset`), raw (its bytes) and obj, the decoded payload where its type
-    is a registered class or a plain value. A reply has origin, the message it answers.
+    session: policy `on_remote_reset`), attempt (how often it was begun, counting this time), raw
+    (its bytes) and obj, the decoded payload where its type is a registered class or a plain value.
+    A reply has origin, the message it answers.
     """
 
     __slots__ = (
+        "attempt",
         "compat_version",
         "data",
         "data_off",
@@ -79,6 +81,7 @@ class Message:
         self.nonce = nonce
         self.obj: Any = None
         self.resent = False
+        self.attempt = 1
         self.raw: Bytes | None = None
         self.origin: Message | None = None
 
@@ -115,6 +118,7 @@ class Message:
         m.src = NOBODY
         m.obj = m.raw = None
         m.resent = False
+        m.attempt = 1
         m.origin = self
         return m
 

@@ -2,28 +2,34 @@
 
 With @N only generations up to N behave so, later ones are good. The options of a module "fake" in
 the settings go over the command line: {"worker": "exit"}. Every packet a child gets goes into the
-journal, a JSON line each, so that a test can wait for it.
+journal, a JSON line each, so that a test can wait for it; of descriptors it has what they are.
 """
 
 from __future__ import annotations
 
 import argparse
+import fcntl
 import json
 import os
 import re
 import select
 import socket
 import sys
-from contextlib import suppress
+import time
 from typing import Any, NoReturn
 
 from mpmsgr.control import ControlChannel, Packet
+from mpmsgr.pool import page
+from mpmsgr.pool.mapping import Mapping
 from mpmsgr.process import (
     SUPERVISOR_PID_ENV,
     die_with_parent,
     dump_stacks_on_signal,
     leave_signals_to_parent,
 )
+
+#: What a worker says of itself that "hangs".
+SOFT_S, HARD_S = 0.1, 0.4
 
 
 class Fake:
@@ -38,6 +44,7 @@ class Fake:
         self.channel = ControlChannel.from_fd(args.control_fd)
         self.listeners: list[socket.socket] = []
         self.ballast = b""
+        self.page: page.Page | None = None
 
     def behaves(self, told: str) -> str:
         name, _, until = told.partition("@")
@@ -45,6 +52,7 @@ class Fake:
 
     def run(self) -> NoReturn:
         if self.behaviour == "deaf":
+            self.note({"op": "up"})
             spin()
         while not self.channel.eof:
             watched: list[ControlChannel | socket.socket] = [self.channel, *self.listeners]
@@ -52,14 +60,26 @@ class Fake:
                 if isinstance(readable, socket.socket):
                     self.accept(readable)
             for packet in self.channel.receive():
+                self.map_page(packet)
                 self.note(packet)
                 getattr(self, f"on_{packet['op']}", self.ignore)(packet)
+                for fd in packet.get("fds", ()):
+                    os.close(fd)
         sys.exit(0)
 
     def note(self, packet: Packet) -> None:
         line = {"role": self.role, "slot": self.slot, "number": self.number, "pid": os.getpid()}
         line |= {key: value for key, value in packet.items() if key != "settings"}
+        if "fds" in packet:
+            line["fds"] = [described(fd) for fd in packet["fds"]]
+        if self.page is not None:
+            line["begun"] = self.page.started()
         os.write(self.journal, json.dumps(line).encode() + b"\n")
+
+    def map_page(self, packet: Packet) -> None:
+        if self.role == "worker" and packet["op"] == "start" and "fds" in packet:
+            mapping = Mapping(packet["fds"][1], page.SIZE, writable=True)
+            self.page = page.Page(mapping.raw(0, page.SIZE))
 
     def accept(self, listener: socket.socket) -> None:
         """Answers every connection with the incarnation that took it."""
@@ -94,13 +114,35 @@ class Fake:
             addrs = [f"{host}:{port}/{packet['nonce']}" for host, port in names]
             self.channel.send("ready", addrs=addrs)
         else:
-            self.channel.send("ready", incarnation=packet["incarnation"])
+            shortest_s = HARD_S if self.behaviour == "hangs" else 0.0
+            where = packet["incarnation"]
+            self.channel.send("ready", incarnation=where, shortest_deadline_s=shortest_s)
         match self.behaviour:
             case "spins":
+                spin()
+            case "runs":
+                self.begin()
+            case "hangs":
+                self.begin(SOFT_S, HARD_S)
                 spin()
             case "works-and-exits":
                 self.channel.send("worked")
                 sys.exit(7)
+
+    def begin(self, soft_s: float = 0.0, hard_s: float = 0.0) -> None:
+        """Runs message 41; 42 and 43 have begun and wait for something."""
+        assert self.page is not None
+        cells, now = self.page.cells, time.monotonic_ns()
+        self.page.begin_async(43)
+        self.page.begin_async(42)
+        cells[page.TYPE], cells[page.STARTED_NS] = 0x8001, now
+        cells[page.SOFT_NS] = now + int(soft_s * 1e9) if soft_s else 0
+        cells[page.HARD_NS] = now + int(hard_s * 1e9) if hard_s else 0
+        cells[page.RUNNING] = 41
+
+    def on_slot_memory(self, packet: Packet) -> None:
+        if self.behaviour == "recycles" and packet["slot"] == 1:
+            self.channel.send("recycle", slot=1, generation=1, why="keeps a lease since 300 s")
 
     def on_link(self, packet: Packet) -> None:
         self.channel.send("ready", incarnation=packet["incarnation"])
@@ -116,13 +158,6 @@ class Fake:
         if self.behaviour != "keeps-workers":
             self.channel.send("retired", slot=packet["slot"], generation=packet["generation"])
 
-    def on_lame_duck(self, packet: Packet) -> None:
-        for listener in self.listeners:
-            with suppress(OSError):  # the one before us did it
-                listener.shutdown(socket.SHUT_RDWR)
-            listener.close()
-        self.listeners.clear()
-
     def on_reopen_logs(self, packet: Packet) -> None:
         if self.behaviour == "grows":
             self.ballast = b"x" * (64 << 20)
@@ -133,6 +168,17 @@ class Fake:
 
     def ignore(self, packet: Packet) -> None:
         pass
+
+
+def described(fd: int) -> dict[str, Any]:
+    """Tells descriptors apart: `file` is one memfd's only."""
+    info, flags = os.fstat(fd), fcntl.fcntl(fd, fcntl.F_GETFL)
+    return {
+        "name": os.readlink(f"/proc/self/fd/{fd}").split()[0],
+        "file": info.st_ino,
+        "bytes": info.st_size,
+        "writable": flags & os.O_ACCMODE != os.O_RDONLY,
+    }
 
 
 def spin() -> Any:

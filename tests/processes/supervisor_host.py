@@ -1,7 +1,7 @@
 """Runs a supervisor over fake children: one argument, JSON with settings, limits and commands.
 
 A reload reads "settings" anew, from the JSON file "reread": what it has goes over the first ones.
-The worker of a slot has handled as many messages as the file "handled" of that slot says.
+A fake worker of a slot has handled as many messages as the file "handled" of that slot says.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def main() -> int:
         commands=Commands(**told["commands"]),
         limits=Limits(**told["limits"]),
         reread=reread,
-        handled=handled,
+        handled=handled if told["commands"] else None,
     )
 
 

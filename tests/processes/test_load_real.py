@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from bench.server import Server, kill
-from mpmsgr import ErrorCode
 from mpmsgr.load import LoadPlan, LoadReport, Progress, run
 
 CLIENTS = 20
@@ -22,8 +21,8 @@ def server() -> Iterator[Server]:
         assert running.stop() == 0
 
 
-def load(server: Server, *steps: Callable[[], object]) -> LoadReport:
-    """A second of load from two processes; *steps* happen in their midst, a beat apart."""
+def load(server: Server, *steps: Callable[[], object], duration_s: float = 1.0) -> LoadReport:
+    """Load from two processes; *steps* happen in its midst, a beat apart."""
     beats = 0
 
     def progress(_: Progress) -> None:
@@ -32,7 +31,9 @@ def load(server: Server, *steps: Callable[[], object]) -> LoadReport:
         if 2 <= beats < 2 + len(steps):
             steps[beats - 2]()
 
-    plan = LoadPlan(server.address, clients=CLIENTS, in_flight=8, duration_s=1.0, processes=2)
+    plan = LoadPlan(
+        server.address, clients=CLIENTS, in_flight=8, duration_s=duration_s, processes=2
+    )
     report = run(plan, progress)
     assert beats > 1 + len(steps)
     assert (report.duplicated, report.reordered, report.corrupted) == (0, 0, 0)
@@ -46,18 +47,18 @@ def test_an_undisturbed_run(server: Server) -> None:
     assert (report.errors, report.reconnects, report.resets) == ({}, 0, 0)
 
 
-def test_what_a_killed_worker_held_is_answered_with_errors(server: Server) -> None:
+def test_what_a_killed_worker_held_is_answered_by_others(server: Server) -> None:
     victim = server.worker_pids()[0]
     # Stopped first: an echo takes so little time that a worker may hold nothing when it is killed.
     report = load(server, lambda: os.kill(victim, signal.SIGSTOP), lambda: kill(victim))
     assert report.violations == []
     assert report.sent == report.answered
-    assert list(report.errors) == [ErrorCode.WORKER_LOST]
-    assert (report.reconnects, report.resets) == (0, 0)
+    assert (report.errors, report.reconnects, report.resets) == ({}, 0, 0)
 
 
 def test_what_a_killed_io_process_had_is_lost_and_said_to_be(server: Server) -> None:
-    report = load(server, lambda: kill(server.io_pid()))
-    assert report.violations == [f"{report.lost} lost"]
+    report = load(server, lambda: kill(server.io_pid()), duration_s=4.0)
+    (violation,) = report.violations
+    assert violation.startswith(f"{report.lost} lost")
     assert 0 < report.lost == report.sent - report.answered
     assert (report.reconnects, report.resets, report.ended) == (CLIENTS, CLIENTS, 0)

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from mpmsgr.supervisor import ExitCode
@@ -276,6 +277,164 @@ def test_a_defect_of_the_supervisor_leaves_nobody_behind(start: Start) -> None:
     assert_nothing_left(running)
 
 
+# Shared memory
+
+SIZES = {"arena_bytes": 1 << 20, "ring_bytes": 8192, "worker_arena_bytes": 65536}
+SLOT_BYTES = 4096 + 2 * 8192 + 65536
+
+
+def test_the_shared_memory_of_children(start: Start) -> None:
+    running = start(**SIZES)
+    running.wait_ready()
+    io = running.wait_packet("start", role="io")
+    (arena,) = io["fds"]
+    assert io["memory"] == SIZES
+    assert arena["name"] == "/memfd:mpmsgr-io-1"
+    assert (arena["bytes"], arena["writable"]) == (1 << 20, True)
+    for slot in (0, 1):
+        (memory,) = running.wait_packet("slot_memory", role="io", **{"slot": slot})["fds"]
+        assert memory["name"] == f"/memfd:mpmsgr-worker-{slot}"
+        assert (memory["bytes"], memory["writable"]) == (SLOT_BYTES, True)
+        worker = running.wait_packet("start", role="worker", slot=slot)
+        assert worker["memory"] == SIZES
+        assert worker["fds"] == [{**arena, "writable": False}, memory]
+    assert running.stop() == ExitCode.CLEAN
+
+
+def test_sizes_are_whole_pages(start: Start) -> None:
+    running = start(workers=1, arena_bytes=1, ring_bytes=4097, worker_arena_bytes="5KiB")
+    running.wait_ready()
+    told = running.wait_packet("start", role="worker")["memory"]
+    assert told == {"arena_bytes": 4096, "ring_bytes": 8192, "worker_arena_bytes": 8192}
+
+
+def test_an_arena_per_incarnation_and_a_piece_per_slot(start: Start) -> None:
+    running = start(**SIZES)
+    running.wait_ready()
+    before = memfds_of(running.process.pid)
+    os.kill(running.child("io"), signal.SIGKILL)
+    second = running.wait_packet("start", role="io", number=2)["fds"][0]
+    assert second["name"] == "/memfd:mpmsgr-io-2"
+    for slot in (0, 1):
+        link = running.wait_packet("link", role="worker", slot=slot)
+        assert link["fds"] == [{**second, "writable": False}]
+    os.kill(running.child("worker", 1), signal.SIGKILL)
+    arena, piece = running.wait_packet("start", role="worker", slot=1, number=2)["fds"]
+    assert arena == link["fds"][0]
+    assert piece == running.wait_packet("start", role="worker", slot=1, number=1)["fds"][1]
+    handed = [running.wait_packet("slot_memory", slot=1, number=n)["fds"] for n in (1, 2)]
+    assert handed == [[piece], [piece]]
+    assert len(before) == 3
+    assert len(memfds_of(running.process.pid)) == 3, "the first arena is let go"
+
+
+def test_a_slot_more_has_memory_of_its_own(start: Start) -> None:
+    running = start(**SIZES)
+    running.wait_ready()
+    running.signal(signal.SIGTTIN)
+    piece = running.wait_packet("start", role="worker", slot=2)["fds"][1]
+    assert (piece["name"], piece["bytes"]) == ("/memfd:mpmsgr-worker-2", SLOT_BYTES)
+    assert running.wait_packet("slot_memory", role="io", slot=2)["fds"] == [piece]
+    running.signal(signal.SIGTTOU)
+    running.wait_line("worker 2 (generation 1) ended: exit 0")
+    os.kill(running.child("io"), signal.SIGKILL)
+    assert running.wait_packet("slot_memory", role="io", slot=2, number=2)["fds"] == [piece]
+    running.signal(signal.SIGTTIN)
+    again = running.wait_packet("start", role="worker", slot=2, number=2)
+    assert (again["fds"][1], again["begun"]) == (piece, [])
+    assert running.stop() == ExitCode.CLEAN
+
+
+def test_a_slot_more_that_there_is_no_room_for_is_tried_again(start: Start) -> None:
+    running = start(workers=1, log_level="error", **SIZES)
+    running.wait_ready()
+    supervisor = psutil.Process(running.process.pid)
+    limits = supervisor.rlimit(psutil.RLIMIT_FSIZE)
+    supervisor.rlimit(psutil.RLIMIT_FSIZE, (65536, limits[1]))
+    running.signal(signal.SIGHUP)
+    running.wait_line("the reload is given up, the workers from before it stay: ")
+    assert running.journal("start", role="worker", slot=1) == []
+    running.signal(signal.SIGTTIN)
+    running.wait_line("worker 1 (generation 4) cannot be started: ")
+    supervisor.rlimit(psutil.RLIMIT_FSIZE, limits)
+    assert len(running.wait_packet("start", role="worker", slot=1)["fds"]) == 2
+    assert running.stop() == ExitCode.CLEAN
+
+
+def memfds_of(pid: int) -> list[str]:
+    links = [os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()]
+    return [link for link in links if "memfd:" in link]
+
+
+@pytest.mark.parametrize("settings", [{"workers": 0}, {"arena_bytes": 0}])
+def test_no_shared_memory(start: Start, settings: dict[str, Any]) -> None:
+    running = start(**settings)
+    running.wait_ready()
+    assert memfds_of(running.process.pid) == []
+    for packet in running.journal("start"):
+        assert "fds" not in packet
+        assert "memory" not in packet
+    assert running.journal("slot_memory") == []
+
+
+def test_what_a_dead_worker_ran_is_told_and_its_page_is_blank_again(start: Start) -> None:
+    running = start(worker="runs@1", limits={"crash_limit": 1})
+    running.wait_ready()
+    os.kill(running.child("worker", 1), signal.SIGSEGV)
+    lost = running.wait_packet("worker_lost", role="io")
+    assert (lost["slot"], lost["running"], lost["signal"]) == (1, [41, 42, 43], signal.SIGSEGV)
+    assert lost["cause"] == "signal 11"
+    assert running.wait_packet("start", role="worker", slot=1, number=2)["begun"] == []
+    os.kill(running.child("worker", 0), signal.SIGKILL)
+    assert running.wait_packet("worker_lost", slot=0)["running"] == [41, 42, 43]
+    assert running.stop() == ExitCode.CLEAN, "no crash loop: the messages were"
+
+
+def test_a_death_with_nothing_running(start: Start) -> None:
+    running = start(worker="works-and-exits@1", workers=1)
+    lost = running.wait_packet("worker_lost", role="io")
+    assert (lost["running"], lost["signal"], lost["cause"]) == ([], 0, "exit 7")
+
+
+def test_a_handler_past_its_deadlines(start: Start) -> None:
+    running = start(worker="hangs@1", workers=1, limits={"first_crash_limit": 1})
+    lost = running.wait_packet("worker_lost", role="io")
+    assert lost["cause"] == (
+        "signal 9 (handler of message type 0x8001 exceeded its deadline of 0.4 s)"
+    )
+    assert lost["running"] == [41, 42, 43]
+    running.wait_packet("start", role="worker", number=2)
+    said = "\n".join(running.lines)
+    assert said.count("takes long over a message of type 0x8001; its stacks follow") == 1
+    stacks = said.partition("stacks follow")[2]
+    assert re.search(r'File ".*supervisor_fakes\.py", line \d+ in spin', stacks), "though in C"
+    assert running.stop() == ExitCode.CLEAN
+
+
+def test_a_worker_the_io_process_wants_replaced(start: Start) -> None:
+    running = start(io="recycles@1", limits={"crash_limit": 1, "first_crash_limit": 1})
+    running.wait_ready()
+    lost = running.wait_packet("worker_lost", role="io")
+    assert (lost["slot"], lost["cause"]) == (1, "exit 0"), "its successor was there before"
+    assert running.journal("start", role="worker", slot=2, number=1)
+    assert running.journal("retire", role="io", slot=1)
+    assert running.stop() == ExitCode.CLEAN
+
+
+def test_memory_that_cannot_be_had_later_is_asked_for_again(start: Start) -> None:
+    running = start(workers=1, log_level="error")
+    address = running.wait_ready()
+    supervisor = psutil.Process(running.process.pid)
+    limits = supervisor.rlimit(psutil.RLIMIT_FSIZE)
+    supervisor.rlimit(psutil.RLIMIT_FSIZE, (1 << 20, limits[1]))
+    os.kill(running.child("io"), signal.SIGKILL)
+    said = "the I/O process (incarnation 2) cannot be started: "
+    until(lambda: [line for line in running.lines if said in line], "it is said")
+    supervisor.rlimit(psutil.RLIMIT_FSIZE, limits)
+    assert int(ask(address)) > 2
+    assert running.stop() == ExitCode.CLEAN
+
+
 # Being killed
 
 
@@ -286,7 +445,9 @@ def test_a_defect_of_the_supervisor_leaves_nobody_behind(start: Start) -> None:
 def test_nobody_outlives_a_killed_supervisor(start: Start, io: str, worker: str) -> None:
     running = start(io, worker)
     until(lambda: len(running.children()) == 3, "children are there")
-    if worker != "deaf":
+    if worker == "deaf":
+        until(lambda: len(running.journal("up")) == 2, "they know their parent")
+    else:
         running.wait_ready()
     running.signal(signal.SIGKILL)
     running.wait()
@@ -298,7 +459,7 @@ def test_children_that_just_started_do_not_outlive_it(start: Start) -> None:
     until(lambda: running.children(), "a first child is there")
     running.signal(signal.SIGKILL)
     running.wait()
-    until(lambda: not running.children(), "children are gone", 2.0)
+    until(lambda: not running.children(), "children are gone")  # as soon as they look
 
 
 def test_the_next_supervisor_takes_the_run_directory_over(start: Start) -> None:
@@ -324,6 +485,18 @@ def test_a_port_in_use(start: Start) -> None:
     (line,) = running.said
     assert line.startswith("mpmsgr: ")
     assert str(port) in line
+    assert_nothing_left(running)
+
+
+def test_memory_that_is_not_there(start: Start) -> None:
+    running = start(arena_bytes="1024GiB", workers=3)
+    assert running.wait() == ExitCode.USAGE
+    (line,) = running.said
+    total = 2 * (1 << 40) + 3 * (4096 + 2 * (2 << 20) + (32 << 20))
+    assert line.startswith(
+        f"mpmsgr: 2 arena_bytes + 3 x (worker_arena_bytes + 2 ring_bytes) = {total}: only "
+    )
+    assert re.search(r" only \d+ bytes are left of \d+ ", line)
     assert_nothing_left(running)
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mpmsgr.supervisor import actions as do
-from mpmsgr.supervisor.child import Duty, Phase, Worker
+from mpmsgr.supervisor.child import Duty, Phase, Running, Worker
 from mpmsgr.supervisor.decide import decide
 from mpmsgr.supervisor.facts import Facts
 from mpmsgr.supervisor.limits import Limits
@@ -16,14 +16,13 @@ from mpmsgr.supervisor.limits import Limits
 WORKERS = 3
 MOST_WORKERS = 5
 SLOTS = (None, *range(MOST_WORKERS + 1))
-KINDS = (
-    # of children
+OF_CHILDREN = (
     *("ready", "ready", "worked", "died", "closed", "failed", "retired", "drained", "wait"),
-    # of the operator
-    *("reload", "more", "fewer", "lame duck", "dump", "stop", "quick"),
+    *("runs", "completes", "recycle"),
 )
+OF_OPERATOR = ("reload", "more", "fewer", "lame duck", "dump", "stop", "quick")
 EVENTS = st.tuples(
-    st.sampled_from(KINDS),
+    st.sampled_from(OF_CHILDREN + OF_OPERATOR),
     st.sampled_from(SLOTS),
     st.floats(0.0, 20.0),
 )
@@ -38,6 +37,9 @@ class Simulation:
         self.exit: do.Exit | None = None
         self.wake_at: float | None = None
         self.said_ready = 0
+        self.pages: dict[int, Running] = {}
+        self.messages = 0
+        self.dumped: set[int] = set()
 
     def settle(self) -> None:
         """Decide until only waiting is left, which must take few rounds."""
@@ -121,8 +123,21 @@ class Simulation:
                 assert not facts.listeners_closed
                 facts.listeners_closed = True
             case do.Kill(slot, why):
+                assert facts.child(slot).alive
                 assert not facts.child(slot).killed
+                if "deadline" in why:
+                    assert slot is not None
+                    assert self.pages[slot].hard_at <= self.now
                 facts.kill_sent(slot, why)
+            case do.Look():
+                assert self.now >= facts.looked_at + facts.limits.look_min_s
+                seen = {worker.slot: self.pages.get(worker.slot) for worker in facts.workers}
+                facts.looked(seen, self.now)
+            case do.DumpLate(slot):
+                assert self.pages[slot].soft_at <= self.now
+                assert self.pages[slot].number not in self.dumped
+                self.dumped.add(self.pages[slot].number)
+                facts.dump_sent(slot)
             case do.GiveUp(code, text):
                 assert text
                 facts.give_up(code, self.now)
@@ -154,7 +169,7 @@ class Simulation:
         facts = self.facts
         if slot is not None and slot >= len(facts.workers):
             slot = 0
-        if event in KINDS[:9]:
+        if event in OF_CHILDREN:
             self.child_does(event, slot, wait_s)
         elif facts.stop_at is None or event in ("stop", "quick", "dump"):
             self.operator_does(event)
@@ -162,14 +177,21 @@ class Simulation:
     def child_does(self, event: str, slot: int | None, wait_s: float) -> None:
         facts, child = self.facts, self.facts.child(slot)
         match event:
-            case "ready" if child.phase is Phase.STARTING or slot is not None:
-                if child.alive:
-                    told = child.told if isinstance(child, Worker) else 0
-                    facts.ready(slot, told)
+            case "ready" if child.phase is Phase.STARTING or (child.alive and slot is not None):
+                told = child.told if isinstance(child, Worker) else 0
+                facts.ready(slot, told, shortest_deadline_s=3.0)
+            case "runs" if slot is not None and child.phase is Phase.READY:
+                self.messages += 1
+                due = self.now + wait_s
+                self.pages[slot] = Running(self.messages, 0x8001, due, due + 1.0)
+            case "completes" if slot is not None:
+                self.pages.pop(slot, None)
+            case "recycle" if slot is not None:
+                facts.wants_recycled(slot, child.number, "keeps what is not its own")
             case "worked" if child.phase is Phase.READY:
                 facts.worked(slot)
             case "died" if child.alive:
-                facts.died(slot, "signal 9", self.now)
+                self.died(slot)
             case "closed" if child.alive:
                 facts.channel_closed(slot, self.now)
             case "failed" if child.phase is Phase.STARTING:
@@ -197,10 +219,14 @@ class Simulation:
             case "stop" | "quick":
                 facts.asked_to_stop(self.now, quick=event == "quick")
 
+    def died(self, slot: int | None) -> None:
+        ran = self.pages.pop(slot, None) if slot is not None else None
+        self.facts.died(slot, "signal 9", self.now, running=[ran.number] if ran else [])
+
     def finish(self) -> None:
         """Nobody does anything any more but die when killed."""
         self.facts.asked_to_stop(self.now)
-        for _ in range(10):
+        for _ in range(100):  # some looks at what runs, until patience ends
             self.settle()
             if self.exit:
                 return
@@ -208,7 +234,7 @@ class Simulation:
                 self.now = self.wake_at
             for child in self.facts.children:
                 if child.alive and child.killed:
-                    self.facts.died(child.slot, "signal 9", self.now)
+                    self.died(child.slot)
         raise AssertionError("the stop does not end")
 
 

@@ -23,7 +23,7 @@ from mpmsgr.wire.v1 import parser as parser_module
 from mpmsgr.wire.v1.frames import CLOSE, KEEPALIVE, encode_ack, encode_keepalive2
 from mpmsgr.wire.v1.handshake import HandshakeBuffer
 from mpmsgr.wire.v1.parcel import decode_raw
-from mpmsgr.wire.v1.parser import Frame, FrameParser
+from mpmsgr.wire.v1.parser import Claim, Frame, FrameParser
 from tests.streams import message_frame, parse, with_length
 
 LIMITS = Limits(max_front=2000, max_middle=2000, max_data=20000)
@@ -127,6 +127,59 @@ def test_a_message_arrives_as_it_was_sent(
     assert got.priority == (m.priority or 127)
 
 
+# places
+
+
+class Owner:
+    """Gives places for claims, or none, as it draws; one in turn, from the last answer on."""
+
+    def __init__(self, answers: list[bool]) -> None:
+        self._answers = answers
+        self.given: list[memoryview] = []
+
+    def place(self, claim: Claim) -> memoryview | None:
+        assert 53 <= claim.lead <= claim.size - 21
+        self._answers.append(self._answers.pop(0))
+        if not self._answers[-1]:
+            return None
+        self.given.append(memoryview(bytearray(claim.size)))
+        return self.given[-1]
+
+
+owners = st.lists(st.booleans(), min_size=1, max_size=5).map(Owner)
+thresholds = st.one_of(st.integers(1, 300), st.integers(1000, 20000))
+
+
+@settings(max_examples=300)
+@given(streams(), sizes, st.booleans(), owners, thresholds)
+def test_places_change_nothing(
+    stream: tuple[int, list[bytes]], sizes: list[int], land: bool, owner: Owner, above: int
+) -> None:
+    features, sent = stream
+    reader = FrameParser(LIMITS, features, claims_above=above)
+    frames, err = parse(reader, b"".join(sent), sizes, land=land, place=owner.place)
+    assert err is None
+    assert frames == one_by_one(features, sent)
+    assert reader.buffered == 0
+    assert reader.aborted + len(frames) == len(sent)
+    raws = [raw for _, _, raw in frames]
+    in_place = [any(raw is view for raw in raws) for view in owner.given]
+    assert in_place.count(False) <= reader.aborted
+    assert all(len(view) > above for view in owner.given)
+
+
+@given(messages, U64, st.integers(54, 20000), owners)
+def test_a_long_message_that_is_cut_anywhere_gets_its_place(
+    m: Message, seq: int, cut: int, owner: Owner
+) -> None:
+    frame = message_frame(m, seq)
+    reader = FrameParser(LIMITS, SUPPORTED, claims_above=54)
+    frames, _ = parse(reader, frame, [min(cut, len(frame) - 1), 20000], place=owner.place)
+    assert [raw for _, _, raw in frames] == [frame[1:]]
+    for view in owner.given:
+        assert frames[0][2] is view
+
+
 # any damage
 
 
@@ -150,22 +203,30 @@ def damage(draw: st.DrawFn, stream: bytes) -> bytes:
 
 
 @settings(max_examples=300)
-@given(st.data(), streams(), sizes, st.booleans(), st.booleans())
+@given(st.data(), streams(), sizes, st.booleans(), st.booleans(), st.sampled_from([0, 60, 1000]))
 def test_damage_is_a_protocol_error_or_an_incomplete_frame(
-    data: st.DataObject, stream: tuple[int, list[bytes]], sizes: list[int], land: bool, checks: bool
+    data: st.DataObject,
+    stream: tuple[int, list[bytes]],
+    sizes: list[int],
+    land: bool,
+    checks: bool,
+    above: int,
 ) -> None:
     features, sent = stream
     damaged = data.draw(st.composite(damage)(b"".join(sent)))
 
-    def read(sizes: list[int], land: bool) -> tuple[list[Frame], object, int]:
-        reader = FrameParser(LIMITS, features, check_header=checks, check_data=checks)
-        frames, err = parse(reader, damaged, sizes, land=land)
+    def read(sizes: list[int], land: bool, above: int = 0) -> tuple[list[Frame], object, int]:
+        reader = FrameParser(
+            LIMITS, features, check_header=checks, check_data=checks, claims_above=above
+        )
+        place = Owner([True, True, False]).place
+        frames, err = parse(reader, damaged, sizes, land=land, place=place)
         if err is None:
             return frames, None, reader.buffered
         assert 0 <= (err.offset or 0) < len(damaged)
         return frames, (err.field, err.value, err.allowed, err.offset, err.fault), 0
 
-    assert read(sizes, land) == read([len(damaged) or 1], False)
+    assert read(sizes, land, above) == read([len(damaged) or 1], False)
 
 
 @given(st.binary(max_size=400), FEATURES, sizes)
@@ -334,6 +395,22 @@ def test_work_is_linear(stream: bytes, chunk: int, monkeypatch: pytest.MonkeyPat
     # Appended to the partial frame, made bytes, made the raw message, its crc (the header's twice),
     # and what is left of a chunk behind a completed frame.
     assert touched.nbytes < 6 * len(stream)
+
+
+@pytest.mark.usefixtures("_in_use")
+@pytest.mark.parametrize("size", [70_000, MIB])
+def test_a_message_in_its_place_is_read_once_for_its_crc(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touched = Touched(monkeypatch)
+    frame = message_frame(Message(2, b"front", data=bytes(size)))
+    reader = FrameParser(Limits(), SUPPORTED, claims_above=1000)
+    assert reader.feed(touched.bytes(frame[:200])) == []
+    reader.land(memoryview(bytearray(len(frame) - 1)))
+    with reader.landing() or memoryview(b"") as rest:
+        rest[:] = frame[200:]
+    assert len(reader.landed(len(frame) - 200)) == 1
+    assert touched.nbytes < size + 500  # what was fed is kept, and the header's crc taken twice
 
 
 @pytest.mark.usefixtures("_in_use")

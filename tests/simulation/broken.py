@@ -16,6 +16,7 @@ from mpmsgr.session.decision import TABLE, Facts, Verdict
 from mpmsgr.session.endpoint import Endpoint
 from mpmsgr.session.established import Established
 from mpmsgr.session.faults import FAULTS
+from mpmsgr.session.handled import HandledPrefix
 from mpmsgr.session.outbox import Outbox
 from mpmsgr.session.pipe import Pipe
 from mpmsgr.session.registry import Registry
@@ -73,6 +74,11 @@ def _reset_silently(self: Session, rng: Any) -> tuple[list[int], list[int]]:
 _reset = Session.reset
 
 
+def _highest_handled(self: HandledPrefix, seq: int) -> bool:
+    self.prefix = max(self.prefix, seq)
+    return True
+
+
 def _end_silently(self: Endpoint, session: Session, cause: str) -> None:
     self.mark_down(session)
 
@@ -116,14 +122,14 @@ BROKEN: dict[str, Rule] = {
     "ack-too-early": Rule(
         "client-server", established, "encode_ack", lambda seq: _encode_ack(seq + 1)
     ),
-    "never-ack": Rule("client-server", Established, "_ack", _nothing),
+    "never-ack": Rule("client-server", Established, "ack_due", _nothing),
     "forget-in-seq": Rule("client-server", Acceptor, "_open", _forget_in_seq),
     "resend-all": Rule("client-server", Outbox, "discard_requeued_up_to", _nothing),
     "take-repeats": Rule("client-server", Established, "_counts", _take_repeats, 31),
     "wrong-race-winner": Rule(
         "reusing-peers", decision, "TABLE", _table("8", when=_higher_address_wins)
     ),
-    "wait-for-ever": Rule("reusing-peers", Endpoint, "told_to_wait", _wait_for_ever, 230),
+    "wait-for-ever": Rule("reusing-peers", Endpoint, "told_to_wait", _wait_for_ever, 181),
     "ignore-global-seq": Rule(
         "client-server", decision, "TABLE", _table("3", when=lambda f: False), 136
     ),
@@ -135,6 +141,11 @@ BROKEN: dict[str, Rule] = {
     "end-silently": Rule("client-server", Endpoint, "end", _end_silently, 62),
     "keep-the-address": Rule("client-server", Registry, "_forget_addr", _nothing),
     "lossy-goes-on": Rule("lossy", faults, "FAULTS", FAULTS[1:]),
+    "ack-any-handled": Rule("late-server", HandledPrefix, "handled", _highest_handled),
+    "announce-received": Rule("late-peers", Session, "ack_seq", property(lambda self: self.in_seq)),
+    "ack-repeats-in-work": Rule(
+        "late-server", HandledPrefix, "in_work", lambda self, seq: False, 221
+    ),
     "no-keepalive": Rule("client-server", Upkeep, "watch", _nothing, 60),
     "no-handshake-deadline": Rule("client-server", Endpoint, "wake", _no_deadline),
 }

@@ -8,7 +8,14 @@ from mpmsgr.session.endpoint import Timing
 from mpmsgr.session.session import Session, Target
 from mpmsgr.session.states import State
 from tests.simulation.host import Books, Host
-from tests.simulation.invariants import Deliveries, Violation, check_host, told_to_wait, unsettled
+from tests.simulation.invariants import (
+    Deliveries,
+    Violation,
+    check_acks,
+    check_host,
+    told_to_wait,
+    unsettled,
+)
 from tests.simulation.network import Clock, Network
 from tests.simulation.plan import SETUPS, STANDBY_S, Op, Plan
 
@@ -88,6 +95,8 @@ class History:
     def _check(self) -> None:
         for host in self.hosts:
             check_host(host)
+            if self.setup.late:
+                check_acks(host)
 
     def _settle(self) -> None:
         deadline = self.clock.now + SETTLE_S

@@ -24,11 +24,13 @@ from mpmsgr.session.actions import (
     Write,
 )
 from mpmsgr.session.endpoint import Endpoint, Timing
+from mpmsgr.session.handled import HandledPrefix
 from mpmsgr.session.pipe import Pipe
 from mpmsgr.session.policy import Policies, Policy
 from mpmsgr.session.session import Session, Target
 from mpmsgr.session.states import State
 from mpmsgr.wire.address import EntityAddr
+from mpmsgr.wire.crc import Bytes
 from mpmsgr.wire.message import Message
 from mpmsgr.wire.name import EntityName, EntityType
 from mpmsgr.wire.v1.parcel import encode_parcel, raw_ids
@@ -36,6 +38,8 @@ from mpmsgr.wire.v1.tags import Tag
 from tests.simulation.network import End, Network
 
 ACK_DELAY_S = 0.005
+#: A handler takes up to so many seconds where acks wait for it.
+WORK_S = 3.0
 _WAIT = bytes([Tag.WAIT])
 TYPE = 0x8001
 
@@ -91,6 +95,7 @@ class Books:
     def __init__(self) -> None:
         self.sender: dict[int, Track] = {}
         self.priority: dict[int, int] = {}
+        self.handled: set[int] = set()
         self.only_priority = 0
         self.story: list[Line] = []
         self.on_delivery: Callable[[Track, Track, int], None] = lambda to, by, tid: None
@@ -316,8 +321,25 @@ class Host:
             track.delivered.append(tid)
             self.say("deliver", track, tid)
             self.books.on_delivery(track, self.books.sender[tid], tid)
+            self._begin(action.session, raw)
         if self.echo and self.rng.random() < self.echo:
             self.send(action.session, 1)
+
+    def _begin(self, session: Session, raw: Bytes) -> None:
+        """A handler begins; others begin and end meanwhile."""
+        seq, tid, _, _ = raw_ids(raw)
+        if session.handled is None:
+            self.books.handled.add(tid)
+        else:
+            end = self.clock.now + self.rng.random() * WORK_S
+            self.clock.call_at(end, self._handled, session, session.handled, seq, tid)
+
+    def _handled(self, session: Session, prefix: HandledPrefix, seq: int, tid: int) -> None:
+        if self.alive:
+            self.books.handled.add(tid)
+            self.say("handled", self.track(session), tid)
+            self.endpoint.handled(session, [seq], self.clock.now, prefix=prefix)
+            self.run()
 
     def _event(self, action: Event) -> None:
         track = self.track(action.session)

@@ -129,6 +129,25 @@ def partners(track: Track) -> list[Track]:
     ]
 
 
+def check_acks(host: Host) -> None:
+    """What the sessions of *host* do not keep any more was handled, or reported as lost."""
+    for track in host.tracks.values():
+        if track.session.policy.lossy or track.disposable:
+            continue
+        kept = {parcel.tid for parcel in waiting(track.session)}
+        for tid in track.sent:
+            if tid not in host.books.handled and tid not in kept and tid not in track.lost:
+                raise Violation(f"{track}: {tid} was acknowledged, and is not handled yet")
+
+
+def waiting(session: Session) -> list[Parcel]:
+    """What *session* has to send or to repeat."""
+    parcels = [*session.outbox.sent]
+    for queue in session.outbox._queues.values():
+        parcels += queue
+    return parcels
+
+
 def check_host(host: Host) -> None:
     """Registry, pipes, states and queues agree with each other."""
     registry = host.endpoint.registry
@@ -168,10 +187,7 @@ def _check_pipe(host: Host, session: Session) -> None:
 
 def _check_outbox(host: Host, session: Session) -> None:
     outbox = session.outbox
-    waiting: list[Parcel] = [*outbox.sent]
-    for queue in outbox._queues.values():
-        waiting += queue
-    if outbox.nbytes != sum(parcel.size for parcel in waiting):
+    if outbox.nbytes != sum(parcel.size for parcel in waiting(session)):
         raise Violation(f"{host.label}: {session} counts {outbox.nbytes} bytes wrongly")
     if host.track(session).disposable:
         return  # lossy since then, with what it had kept before

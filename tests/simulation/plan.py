@@ -32,6 +32,16 @@ class Setup:
         """The listening side decides for both."""
         return self.listens.lossy
 
+    @property
+    def late(self) -> bool:
+        """Do acks wait for handlers, on the side that listens at least?"""
+        return self.listens.ack == "handled"
+
+
+def _late(policy: Policy) -> Policy:
+    """*policy* of a host that acknowledges what it has handled, which takes it a while."""
+    return replace(policy, ack="handled")
+
 
 SETUPS = {
     "client-server": Setup(LOSSLESS_CLIENT, STATEFUL_SERVER),
@@ -41,6 +51,8 @@ SETUPS = {
     "lossy": Setup(LOSSY_CLIENT, STATELESS_SERVER),
     "lossy-registered": Setup(LOSSY_CLIENT, STATELESS_REGISTERED_SERVER),
     "server-decides": Setup(LOSSLESS_CLIENT, STATELESS_SERVER),
+    "late-server": Setup(LOSSLESS_CLIENT, _late(STATEFUL_SERVER)),
+    "late-peers": Setup(_late(LOSSLESS_PEER_REUSE), _late(LOSSLESS_PEER_REUSE), peers=True),
 }
 #: A session parked this long is given up, in histories where peers go for good, in seconds.
 STANDBY_S = 60.0

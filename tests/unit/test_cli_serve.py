@@ -46,7 +46,8 @@ def test_every_flag_reaches_its_setting(served: list[Settings], tmp_path: Path) 
         "serve --bind 127.0.0.1:0 --bind [::1]:6800-6810 --advertise 192.0.2.1:6800 --workers 0"
         " --name mon.0 --nonce 7 --auth none --app-dir . --run-dir r --log-level debug"
         " --log-format json --log-file log --metrics-bind [::1]:9 --graceful-timeout 1.5"
-        " --max-messages 9 --max-lifetime 60 --max-rss 1GiB --cpu-affinity 0 a b:C"
+        " --max-messages 9 --max-lifetime 60 --max-rss 1GiB --cpu-affinity 0"
+        " --io-module d --io-module e:F --max-attempts 5 --quarantine-dir q a b:C"
     )
     assert run(line.split()) == 0
     (settings,) = served
@@ -68,7 +69,10 @@ def test_every_flag_reaches_its_setting(served: list[Settings], tmp_path: Path) 
         max_lifetime_s=60.0,
         max_rss_bytes=1 << 30,
         cpu_affinity="0",
+        max_attempts=5,
+        quarantine_dir=str(tmp_path / "q"),
         modules=["a", "b:C"],
+        io_modules=["d", "e:F"],
     )
 
 

@@ -39,6 +39,7 @@ from mpmsgr.config import kinds
         (kinds.Cpus(), "AUTO", "auto"),
         (kinds.Cpus(), "0, 2-5", "0,2-5"),
         (kinds.Cpus(), 3, "3"),
+        (kinds.PolicyTables(), {"svc": {"ack": "handled"}}, {"svc": {"ack": "handled"}}),
     ],
 )
 def test_reads(kind: kinds.Kind, raw: Any, value: Any) -> None:
@@ -87,9 +88,11 @@ def test_reads(kind: kinds.Kind, raw: Any, value: Any) -> None:
         (kinds.PolicyTables(), {"mon": {"preset": "x"}}, "must be one of default, stateful_server"),
         (
             kinds.PolicyTables(),
-            {"mon": {"ack": 1}},
-            r"\[policy.mon\]: ack = 1: must be one of preset",
+            {"mon": {"acks": 1}},
+            r"\[policy.mon\]: acks = 1: must be one of preset",
         ),
+        (kinds.PolicyTables(), {"mon": {"ack": "sent"}}, "must be received or handled"),
+        (kinds.PolicyTables(), {"mon": {"ack": 1}}, "must be received or handled"),
         (
             kinds.PolicyTables(),
             {"mon": {"outbox_full": "x"}},

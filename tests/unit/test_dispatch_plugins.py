@@ -56,6 +56,7 @@ CLASSES = """
             self.start = start
 
     ready = Sum(7)
+    ready.message_types = {0x9003}
     nothing = 5
 """
 FUNCTIONS = """
@@ -78,7 +79,7 @@ def test_a_class_an_instance_and_functions(write: Write) -> None:
     assert vars(made) == {"start": 3}
     assert isinstance(functions, FunctionDispatcher)
     assert functions.name == "p_functions"
-    assert vars(instance) == {"start": 7}
+    assert vars(instance) == {"start": 7, "message_types": {0x9003}}
 
 
 def test_the_only_class_of_a_module_needs_no_name(write: Write) -> None:
@@ -101,7 +102,7 @@ def test_a_module_in_a_package(write: Write, tmp_path: Path) -> None:
     folder = write(p_classes=CLASSES)
     (tmp_path / "p_pack").mkdir()
     (tmp_path / "p_pack/deep.py").write_text("from p_classes import ready")
-    assert vars(only(folder, "p_pack.deep:ready")) == {"start": 7}
+    assert vars(only(folder, "p_pack.deep:ready"))["start"] == 7
 
 
 def test_the_folder_goes_first_and_once(write: Write) -> None:

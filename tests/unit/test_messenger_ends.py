@@ -21,6 +21,7 @@ from mpmsgr import (
 from mpmsgr.messenger.connection import MessengerConnection
 from mpmsgr.session.auth import Authorizer, NoAuthentication, Verification
 from mpmsgr.session.policy import LOSSLESS_CLIENT
+from mpmsgr.wire.address import EntityAddr
 from mpmsgr.wire.v1.handshake import Connect
 from tests.support import eventually_async
 from tests.unit.messenger_peers import (
@@ -259,7 +260,9 @@ class Secret(NoAuthentication):
     def verify_reply(self, peer_type: int, reply: bytes) -> bool:
         return reply == b"proof of " + self.word
 
-    def verify_authorizer(self, connect: Connect) -> Verification:
+    def verify_authorizer(
+        self, connect: Connect, peer_addr: EntityAddr, challenge: bytes
+    ) -> Verification:
         if connect.authorizer == b"hello":
             return Verification(False, b"riddle ", challenge=True)
         valid = connect.authorizer == b"riddle " + self.word

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from mpmsgr import Connection, Dispatcher, ErrorCode, Message, RemoteError, SessionReset
 from mpmsgr.dispatch.chain import Chain
-from mpmsgr.dispatch.dispatcher import Result
+from mpmsgr.dispatch.dispatcher import Result, Task
+from mpmsgr.dispatch.group import Service
+from mpmsgr.dispatch.handling import DEFAULT, Handling
+from mpmsgr.dispatch.invocation import Invocation
 from mpmsgr.dispatch.payload import PayloadError, unpack
-from mpmsgr.messenger.runner import Lane, Runner
+from mpmsgr.dispatch.serial import HELD, Serial
+from mpmsgr.dispatch.verdicts import Poison, Reject, Retry, Verdict
+from mpmsgr.messenger.runner import Runner
 from mpmsgr.wire.message import ERROR_REPLY
 from tests.support import eventually_async
 from tests.unit.messenger_peers import (
@@ -35,7 +40,7 @@ class Peer:
 
     def __init__(self) -> None:
         self.sent: list[Message] = []
-        self.lane = Lane()
+        self.lane = Serial()
 
     def send_message(self, m: Message, data: bytes = b"") -> bool:
         self.sent.append(m)
@@ -45,19 +50,65 @@ class Peer:
 class Calls(Dispatcher):
     """Whose `dispatch` is a function of the test."""
 
-    def __init__(self, function: Callable[[Message], Any]) -> None:
-        self.function = function
+    def __init__(self, function: Callable[[Message], Any], handling: Handling = DEFAULT) -> None:
+        self.function, self._handling = function, handling
 
     def dispatch(self, con: Connection, m: Message) -> Any:
         return self.function(m)
 
+    def handling(self, type_: int) -> Handling:
+        return self._handling
 
-def runner_of(*dispatchers: Dispatcher) -> tuple[Runner[Any], list[object]]:
-    """A runner, and the list of what it has completed."""
-    chain, done = Chain(), list[object]()
+
+class Host:
+    """Notes what it is told, of which item; done: connections of what has completed; resumptions:
+    numbers of what had to wait.
+    """
+
+    def __init__(self) -> None:
+        self.resumptions: list[int] = []
+        self.told: list[tuple[object, ...]] = []
+        self.done: list[object] = []
+
+    def _note(self, what: str, run: Invocation, *more: object) -> None:
+        item = run.item if isinstance(run.item, str) else run.item.tid
+        self.told.append((what, item, *more))
+
+    def begun(self, run: Invocation) -> None:
+        self._note("begun", run)
+
+    def suspended(self, run: Invocation) -> None:
+        self._note("suspended", run)
+
+    def resumed(self, number: int) -> None:
+        self.resumptions.append(number)
+
+    def completed(self, run: Invocation) -> None:
+        self._note("completed", run)
+        self.done.append(run.con)
+
+    def undone(self, run: Invocation) -> None:
+        self._note("undone", run)
+
+    def retry(self, run: Invocation, after: float) -> None:
+        self._note("retry", run, after)
+
+    def poisoned(self, run: Invocation, reason: str) -> None:
+        self._note("poisoned", run, reason)
+
+
+def hosted(*dispatchers: Dispatcher) -> tuple[Runner[Any], Host]:
+    """A runner, and its host."""
+    chain, host = Chain(), Host()
     for dispatcher in dispatchers:
         chain.add_tail(dispatcher)
-    return Runner[Any](chain, done.append), done
+    return Runner[Any](chain, host, cast(Service, None)), host
+
+
+def runner_of(*dispatchers: Dispatcher) -> tuple[Runner[Any], list[object]]:
+    """A runner, and the list of the connections of what it has completed."""
+    runner, host = hosted(*dispatchers)
+    return runner, host.done
 
 
 def numbered(count: int) -> list[Message]:
@@ -208,6 +259,144 @@ async def test_a_message_everybody_passes_on(later: bool) -> None:
     await runner.stop()
     assert [unpack(m)["code"] for m in peer.sent] == [ErrorCode.UNHANDLED]
     assert done == [peer]
+
+
+# what the host is told
+
+
+def either(function: Callable[[Message], Any], later: bool) -> Callable[[Message], Any]:
+    """*function*, or a coroutine function that does the same after a turn of the loop."""
+
+    async def call(m: Message) -> Any:
+        await asyncio.sleep(0)
+        return function(m)
+
+    return call if later else function
+
+
+@both_loops
+async def test_the_host_hears_of_a_handler_that_goes_on_in_a_task() -> None:
+    runner, host = hosted(Calls(either(lambda m: None, later=True)))
+    peer = Peer()
+    for m in numbered(2):
+        runner.submit(peer.lane, peer, m)
+    await runner.stop()
+    one, two = [[("suspended", tid), ("completed", tid)] for tid in (1, 2)]
+    assert host.told == one + two
+
+
+@both_loops
+async def test_the_host_hears_of_a_handler_with_a_way_of_its_own_before_it_runs() -> None:
+    runner, host = hosted(Calls(lambda m: host.told.append(("runs",)), Handling(hard_s=1.0)))
+    peer = Peer()
+    runner.submit(peer.lane, peer, Message(TYPE, tid=5))
+    assert host.told == [("begun", 5), ("runs",), ("completed", 5)]
+
+
+@pytest.mark.parametrize("later", [False, True])
+@pytest.mark.parametrize("raised", [False, True])
+@pytest.mark.parametrize(
+    ("verdict", "told", "code", "text"),
+    [
+        (Retry(0.5), [("undone", 7), ("retry", 7, 0.5)], None, None),
+        (Reject("no"), [("undone", 7), ("completed", 7)], ErrorCode.REJECTED, "no"),
+        (Reject("no", code=1234), [("undone", 7), ("completed", 7)], 1234, "no"),
+        (
+            Poison("bad"),
+            [("undone", 7), ("poisoned", 7, "bad"), ("completed", 7)],
+            ErrorCode.QUARANTINED,
+            "poison: bad",
+        ),
+    ],
+)
+@both_loops
+async def test_verdicts(
+    verdict: Verdict, told: list[object], code: int | None, text: str, raised: bool, later: bool
+) -> None:
+    def judge(m: Message) -> Verdict:
+        if raised:
+            raise verdict
+        return verdict
+
+    runner, host = hosted(Calls(either(judge, later)))
+    peer = Peer()
+    runner.submit(peer.lane, peer, Message(TYPE, tid=7))
+    await runner.stop()
+    assert [one for one in host.told if one[0] != "suspended"] == told
+    answers = [unpack(m) for m in peer.sent]
+    assert answers == ([] if code is None else [{"code": code, "text": text}])
+
+
+@both_loops
+async def test_an_error_is_undone_before_it_is_told() -> None:
+    runner, host = hosted(Calls(lambda m: 1 / 0))
+    peer = Peer()
+    runner.submit(peer.lane, peer, Message(TYPE, tid=7))
+    assert host.told == [("undone", 7), ("completed", 7)]
+    assert [unpack(m)["code"] for m in peer.sent] == [ErrorCode.HANDLER_FAILED]
+
+
+@both_loops
+async def test_a_lane_that_is_blocked_waits_and_goes_on_in_order() -> None:
+    runner, host = hosted(Calls(lambda m: None))
+    peer, other = Peer(), Peer()
+    peer.lane.blocked |= HELD
+    for m in numbered(3):
+        runner.submit(peer.lane, peer, m, number=10 * m.tid)
+    runner.submit(other.lane, other, Message(TYPE, tid=9))
+    assert host.told == [("completed", 9)]
+    runner.unblock(peer.lane, HELD)
+    assert host.told == [("completed", tid) for tid in (9, 1, 2, 3)]
+    assert host.resumptions == [10, 20, 30, 0]
+
+
+@both_loops
+async def test_the_callback_that_runs_is_known_while_it_runs() -> None:
+    seen: list[object] = []
+
+    def note(m: Message) -> None:
+        run = runner.current()
+        seen.append(run and run.item)
+
+    async def note_twice(m: Message) -> None:
+        note(m)
+        await asyncio.sleep(0)
+        note(m)
+
+    runner, _ = hosted(Calls(lambda m: note_twice(m) if m.tid % 2 else note(m)))
+    peers = [Peer() for _ in range(4)]
+    messages = numbered(4)
+    for peer, m in zip(peers, messages, strict=True):
+        runner.submit(peer.lane, peer, m)
+        assert runner.current() is None
+    await runner.stop()
+    first, second, third, fourth = messages
+    assert seen == [second, fourth, first, third, first, third]
+
+
+@pytest.mark.parametrize("later", [False, True])
+@both_loops
+async def test_regular_calls(later: bool, caplog: pytest.LogCaptureFixture) -> None:
+    calls: list[object] = []
+
+    async def fail_later(service: Service) -> None:
+        await asyncio.sleep(0)
+        fail(service)
+
+    def fail(service: Service) -> None:
+        calls.append(service)
+        raise ValueError("once")
+
+    class Regular(Dispatcher):
+        def every(self) -> list[Task]:
+            return [Task("shop.clean", 1.0, fail_later if later else fail)]
+
+    runner, done = runner_of(Regular())
+    peer = Peer()
+    runner.submit(peer.lane, peer, "shop.clean")
+    await runner.stop()
+    assert (calls, done) == ([None], [peer])
+    assert "shop.clean failed" in caplog.text
 
 
 # events

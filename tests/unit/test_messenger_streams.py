@@ -223,8 +223,10 @@ async def test_pushes_to_another_connection_by_id() -> None:
         con_two = await connected(two, place(server))
         con_two.send_message(Message(SILENT, b"%d" % post.cons[0].id, data=b"psst"))
         assert bytes((await take(pushes, 1))[0].front) == b"psst"
-        with pytest.raises(KeyError):
-            post.cons[0].connection(999)
+        gone = post.cons[0].connection(999)
+        assert (gone.id, gone.failed, gone.is_connected) == (999, True, False)
+        assert not gone.send_message(Message(PUSH))
+        assert not await gone.send(Message(PUSH))
 
 
 def test_a_messenger_that_was_not_started() -> None:

@@ -3,118 +3,98 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-import uvloop
 
-from mpmsgr import Connection, Dispatcher, Message, Messenger, Policies, RemoteError
+from mpmsgr import Connection, Dispatcher, Message, Policies, RemoteError
 from mpmsgr.dispatch.chain import Chain
+from mpmsgr.dispatch.handling import Handling
 from mpmsgr.errors import OutboxFull
 from mpmsgr.messenger.connection import MessengerConnection
 from mpmsgr.messenger.stream import MessageStream
 from mpmsgr.messenger.transport import PipeTransport
-from mpmsgr.pool.front import PoolFront
 from mpmsgr.pool.remote import RemoteConnection
 from mpmsgr.pool.runtime import Runtime
 from mpmsgr.session.policy import STATEFUL_SERVER
 from mpmsgr.session.session import Session
+from mpmsgr.wire.v1.parcel import FOOTER_SIZE
 from tests.support import eventually_async
-from tests.unit.messenger_peers import ECHO, PUSH, SILENT, TEST_S, client, connected, place
-
-Test = Callable[..., Coroutine[Any, Any, None]]
+from tests.unit import pool_harness
+from tests.unit.messenger_peers import ECHO, PUSH, SILENT, client, connected, place
+from tests.unit.pool_harness import Site, ask, on_uvloop
 
 LIMIT = 10_000
 COUNT = 40
-WAIT_S = 10.0
-GROW, DO = 0x9301, 0x9302
-
-
-def on_uvloop(test: Test) -> Callable[..., None]:
-    """The coroutine function as a test on the loop that servers use."""
-
-    @functools.wraps(test)
-    def run(*args: Any, **kwargs: Any) -> None:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(asyncio.wait_for(test(*args, **kwargs), TEST_S))
-
-    return run
+GROW, DO, HOLD = 0x9301, 0x9302, 0x9303
 
 
 class Worker(Dispatcher):
-    """Answers ECHO and GROW, the latter with 3000 bytes more; DO runs what the test wants.
+    """Answers ECHO and GROW, the latter with 3000 bytes more; DO runs what the test wants, and what
+    that sends leaves at once; so it does for HOLD, but all together when it has completed.
 
-    task(con, m): of DO; cons: the connections by their session's id.
+    task(con, m): of DO and HOLD.
     """
 
-    message_types = frozenset({ECHO, GROW, DO, SILENT})
+    message_types = frozenset({ECHO, GROW, DO, HOLD, SILENT})
 
     def __init__(self, task: Callable[[Connection, Message], Any]) -> None:
         self.task = task
         self.handled: list[bytes] = []
-        self.cons: dict[int, Connection] = {}
 
     def dispatch(self, con: Connection, m: Message) -> Any:
-        self.cons[con.id] = con
-        if m.type == DO:
+        if m.type in (DO, HOLD):
             return self.task(con, m)
         self.handled.append(bytes(m.front))
         if m.type != SILENT:
             con.send_message(m.reply(m.front, data=bytes(3000) if m.type == GROW else b""))
         return None
 
+    def handling(self, type_: int) -> Handling:
+        return Handling(streaming=type_ == DO)
 
-class Pool:
-    """A server whose sink is a front, with workers in this process."""
 
-    def __init__(self, server: Messenger, front: PoolFront, endpoint: str) -> None:
-        self.server, self.front, self.endpoint = server, front, endpoint
+class Outboxes:
+    """A pool, and what was handled in it."""
+
+    def __init__(self, tasks: Iterable[Callable[[Connection, Message], Any]]) -> None:
+        self.tasks = list(tasks)
         self.workers: list[Worker] = []
-        self.runtimes: list[Runtime] = []
+        self.pool: pool_harness.Pool
 
-    async def add(self, task: Callable[[Connection, Message], Any]) -> None:
-        """Another worker."""
-        worker, slot = Worker(task), len(self.workers)
-        chain = Chain()
-        chain.add_tail(worker)
-        linked = asyncio.Event()
-        runtime = Runtime(chain, self.server.name, slot, 1, lambda: None, lambda: None)
-        runtime.connect(self.endpoint, 1, linked.set)
-        self.workers.append(worker)
-        self.runtimes.append(runtime)
-        await asyncio.wait_for(linked.wait(), WAIT_S)
-
-    def disconnect(self) -> None:
-        """The workers leave."""
-        for runtime in self.runtimes:
-            runtime.runner.cancel()
-            runtime.disconnect()
+    def plugin(self, site: Site) -> list[Worker]:
+        """The next worker's task."""
+        self.workers.append(Worker(self.tasks[len(self.workers)]))
+        return self.workers[-1:]
 
     @property
     def session(self) -> Session:
         """The first session."""
-        return next(iter(self.server.endpoint.registry))
+        return next(iter(self.pool.messenger.endpoint.registry))
 
     @property
     def handled(self) -> list[bytes]:
         """Fronts of what was handled, by all workers."""
         return [front for worker in self.workers for front in worker.handled]
 
-    async def settled(self) -> None:
-        """Everything is accounted for in the end."""
-        await asyncio.wait_for(self.front.drain(), WAIT_S)
-        await eventually_async(lambda: self._left() == (0, 0, 0), WAIT_S, "bytes, items, held")
+    @property
+    def counters(self) -> Any:
+        """Of the endpoint."""
+        return self.pool.messenger.endpoint.counters
 
-    def _left(self) -> tuple[int, int, int]:
-        held = sum(lane.held_bytes for lane in self.front._by_id.values())
-        return self.front._bytes, self.front._items, held
+    def runtime(self, slot: int = 0) -> Runtime:
+        """Of the worker in *slot*."""
+        return self.pool.workers[slot].runtime
+
+    def end_sessions(self) -> None:
+        """With a reset."""
+        self.pool.messenger.endpoint.mark_down_all("enough")
+        self.pool.messenger.driver.run()
 
 
 def nothing(con: Connection, m: Message) -> None:
@@ -124,26 +104,15 @@ def nothing(con: Connection, m: Message) -> None:
 @asynccontextmanager
 async def pool(
     *tasks: Callable[[Connection, Message], Any], dispatch_bytes: int = 1 << 20, **changes: Any
-) -> AsyncIterator[tuple[Pool, MessengerConnection]]:
+) -> AsyncIterator[tuple[Outboxes, MessengerConnection]]:
     """A pool, one worker for each of *tasks*, and a client of it; in the end all is accounted."""
     policies = Policies(replace(STATEFUL_SERVER, outbox_bytes=LIMIT, **changes))
-    with TemporaryDirectory() as directory:
-        endpoint = f"ipc://{Path(directory) / 'link'}"
-        front = PoolFront(endpoint, 1, credit=64, dispatch_bytes=dispatch_bytes)
-        server = Messenger("svc.0", sink=front, policies=policies, drain_s=0.05)
-        made = Pool(server, front, endpoint)
-        try:
-            async with server, client() as messenger:
-                front.attach(server.driver)
-                for task in tasks or (nothing,):
-                    await made.add(task)
-                await server.bind("127.0.0.1:0")
-                yield made, await connected(messenger, place(server))
-                await made.settled()
-                made.disconnect()
-        finally:
-            made.disconnect()
-            front.close()
+    made = Outboxes(tasks or (nothing,))
+    options: dict[str, Any] = {"policies": policies, "dispatch_bytes": dispatch_bytes}
+    async with pool_harness.pool(made.plugin, len(made.tasks), **options) as (p, messenger):
+        made.pool = p
+        yield made, await pool_harness.session(p, messenger)
+        await p.settled()
 
 
 def handle(con: MessengerConnection) -> PipeTransport:
@@ -161,11 +130,6 @@ def read_again(con: MessengerConnection) -> None:
     handle(con).resume_reading()
 
 
-def ask(con: MessengerConnection, type_: int, front: object = "", **parts: Any) -> Any:
-    m = Message(type_, str(front).encode(), **parts)
-    return asyncio.ensure_future(con.request(m, timeout=WAIT_S))
-
-
 def push(number: int, size: int = 1000) -> Message:
     return Message(PUSH, b"%d" % number, data=bytes(size))
 
@@ -174,7 +138,7 @@ async def take(pushes: MessageStream, count: int) -> list[int]:
     return [int((await anext(pushes)).front) for _ in range(count)]
 
 
-async def fill(made: Pool, con: MessengerConnection) -> None:
+async def fill(made: Outboxes, con: MessengerConnection) -> None:
     """Make the outbox full of a reply that is not read."""
     stop_reading(con)
     for i in range(4):
@@ -182,8 +146,8 @@ async def fill(made: Pool, con: MessengerConnection) -> None:
     await eventually_async(lambda: made.session.full)
 
 
-def no_pushes_dropped(made: Pool) -> bool:
-    return not made.front.pushes_dropped and not made.server.endpoint.counters.pushes_dropped
+def no_pushes_dropped(made: Outboxes) -> bool:
+    return not made.pool.front.pushes_dropped and not made.counters.pushes_dropped
 
 
 # pushes of the worker that has the session
@@ -263,9 +227,9 @@ async def test_the_newest_pushes_are_kept() -> None:
     async with pool(flood, outbox_full="drop_oldest") as (made, con):
         pushes = con.messages(PUSH)
         stop_reading(con)
-        con.send_message(Message(DO))
-        await eventually_async(lambda: made.server.endpoint.counters.pushes_dropped)
-        dropped = made.server.endpoint.counters.pushes_dropped
+        con.send_message(Message(HOLD))
+        await eventually_async(lambda: made.counters.pushes_dropped)
+        dropped = made.counters.pushes_dropped
         read_again(con)
         assert await take(pushes, 50 - dropped) == list(range(dropped, 50))
         assert dropped == 41
@@ -273,20 +237,32 @@ async def test_the_newest_pushes_are_kept() -> None:
 
 @on_uvloop
 async def test_a_push_that_cannot_be_sent_makes_no_other_message_a_push() -> None:
-    def task(con: Connection, m: Message) -> None:
+    """A push would be dropped: everything in the outbox is written, and nothing fits beside it."""
+    gate = asyncio.Event()
+
+    async def task(con: Connection, m: Message) -> None:
+        await gate.wait()
         with pytest.raises(ValueError, match="message front has"):
             con.send_message(Message(PUSH, bytes(17 << 20)))
         con.send_message(m.reply(b"here"))
 
     async with pool(task, outbox_full="drop_oldest") as (made, con):
-        await fill(made, con)
-        made.front._limit = 0  # whatever is handed out from now on, it is not held
-        made.session.connection.held = False
+        con.messages(PUSH)
         asked = ask(con, DO)
-        await eventually_async(lambda: made.session.outbox.queued or not made.front._items)
+        await eventually_async(lambda: made.pool.workers[0].cons)
+        stop_reading(con)
+        elsewhere = made.runtime().connection(made.session.id)
+        for count, size in ((9, 1000), (40, 1)):
+            for _ in range(count):
+                elsewhere.send_message(push(0, size))
+            await eventually_async(lambda: len(made.session.outbox.sent) >= 9)
+        await eventually_async(lambda: made.counters.pushes_dropped)
+        await eventually_async(lambda: not made.session.outbox.queued)
+        assert made.session.outbox_room < len(b"here") + FOOTER_SIZE
+        gate.set()
+        await eventually_async(lambda: made.session.full)
         read_again(con)
         assert (await asked).front == b"here"
-        made.session.connection.held = made.session.full
 
 
 @on_uvloop
@@ -314,11 +290,10 @@ async def test_a_waiting_handler_is_told_that_the_session_is_over() -> None:
         con.send_message(Message(DO, b"100"))
         await eventually_async(lambda: made.session.full)
         session = made.session
-        made.server.endpoint.mark_down_all("enough")
-        made.server.driver.run()
-        await made.settled()
+        made.end_sessions()
+        await made.pool.settled()
         assert sender.sent < 25
-        assert (session.outbox.nbytes, made.runtimes[0]._cons) == (0, {})
+        assert (session.outbox.nbytes, made.pool.workers[0].cons) == (0, {})
 
 
 @on_uvloop
@@ -334,6 +309,34 @@ async def test_a_waiting_handler_goes_on_after_a_reconnect() -> None:
         assert (await asked).front == b"%d" % COUNT
 
 
+# pushes that are held
+
+
+@pytest.mark.parametrize("later", [False, True])
+@on_uvloop
+async def test_a_handler_may_hold_as_much_as_the_outbox(later: bool) -> None:
+    async def send_later(con: Connection, m: Message) -> None:
+        for number in range(int(m.front)):
+            await con.send(push(number))
+        con.send_message(m.reply(m.front))
+
+    def send(con: Connection, m: Message) -> None:
+        for number in range(int(m.front)):
+            con.send_message(push(number))
+        con.send_message(m.reply(m.front))
+
+    async with pool(send_later if later else send) as (made, con):
+        pushes = con.messages(PUSH)
+        for _ in range(3):
+            assert (await ask(con, HOLD, 9)).front == b"9"
+            assert await take(pushes, 9) == list(range(9))
+        with pytest.raises(RemoteError, match="streaming=True" if later else "OutboxFull"):
+            await ask(con, HOLD, 20)
+        assert (await ask(con, HOLD, 9)).front == b"9", "what was dropped is not counted"
+        assert await take(pushes, 9) == list(range(9))
+        assert no_pushes_dropped(made)
+
+
 # pushes of other workers
 
 
@@ -344,12 +347,12 @@ async def test_a_worker_without_the_session_drops_what_finds_it_full(
     async with pool(nothing, nothing) as (made, con):
         pushes = con.messages(PUSH)
         await ask(con, ECHO)
-        other = next(r for r in made.runtimes if not r._cons)
+        other = next(w.runtime for w in made.pool.workers.values() if not w.cons)
         stop_reading(con)
         for number in range(30):
             assert other.connection(made.session.id).send_message(push(number))
-        await eventually_async(lambda: made.server.endpoint.counters.pushes_dropped)
-        dropped = made.server.endpoint.counters.pushes_dropped
+        await eventually_async(lambda: made.counters.pushes_dropped)
+        dropped = made.counters.pushes_dropped
         assert made.session.outbox.nbytes <= LIMIT
         assert "pushes dropped" in caplog.text
         read_again(con)
@@ -363,12 +366,13 @@ async def test_a_connection_that_went_elsewhere_wakes_its_senders() -> None:
         pushes = con.messages(PUSH)
         await ask(con, ECHO)
         stop_reading(con)
-        (remote,) = made.runtimes[0]._cons.values()
+        (remote,) = made.pool.workers[0].cons.values()
         background = asyncio.ensure_future(sender(remote, Message(DO, b"30", tid=1)))
         await eventually_async(lambda: made.session.full)
         assert not background.done()
-        made.runtimes[0]._forget(remote.id)
-        await background
+        made.runtime()._forget(remote.id)
+        with pytest.raises(OutboxFull):  # of the next one: there, nobody waits for room
+            await background
         read_again(con)
         await take(pushes, 10)
         made.session.connection.known_to = None
@@ -380,7 +384,7 @@ async def test_a_connection_that_went_elsewhere_wakes_its_senders() -> None:
 @on_uvloop
 async def test_its_requests_wait_and_those_of_others_do_not() -> None:
     async with pool(dispatch_bytes=50_000) as (made, con), client() as messenger:
-        other = await connected(messenger, place(made.server))
+        other = await connected(messenger, place(made.pool.messenger))
         await fill(made, con)
         waiting = [ask(con, ECHO, i, data=bytes(1000)) for i in range(150)]
         await eventually_async(lambda: made.session.in_seq == 154)
@@ -399,7 +403,7 @@ async def test_a_session_that_is_paused_and_then_full_is_read_again() -> None:
         asked = [ask(con, GROW, i, data=bytes(3000)) for i in range(60)]
         assert [int(m.front) for m in await asyncio.gather(*asked)] == list(range(60))
         assert [int(front) for front in made.handled] == list(range(60))
-        assert made.server.endpoint.counters.faults == 0
+        assert made.counters.faults == 0
 
 
 @on_uvloop
@@ -407,7 +411,7 @@ async def test_a_flood_is_refused_and_loses_nothing() -> None:
     async with pool() as (made, con):
         await fill(made, con)
         asked = [ask(con, ECHO, i, data=bytes(10_000)) for i in range(100)]
-        await eventually_async(lambda: made.server.endpoint.counters.overruns)
+        await eventually_async(lambda: made.counters.overruns)
         assert made.session.connection.held_bytes <= 2 * made.session.held_limit
         read_again(con)
         assert [int(m.front) for m in await asyncio.gather(*asked)] == list(range(100))
@@ -424,8 +428,7 @@ async def test_a_worker_dies_while_a_session_is_held() -> None:
         asked = [ask(con, ECHO, i) for i in range(10)]
         await eventually_async(lambda: made.session.in_seq == 14)
         dead = made.session.connection.known_to
-        made.runtimes[dead.slot].disconnect()
-        made.front.worker_lost(dead.slot, 1, "it was told to")
+        made.pool.kill(dead.slot)
         read_again(con)
         assert [int(m.front) for m in await asyncio.gather(*asked)] == list(range(10))
         assert len(made.workers[1 - dead.slot].handled) == 10
@@ -437,10 +440,9 @@ async def test_a_session_ends_while_it_is_held() -> None:
         await fill(made, con)
         asked = [ask(con, ECHO, i) for i in range(10)]
         await eventually_async(lambda: made.session.in_seq == 14)
-        made.server.endpoint.mark_down_all("enough")
-        made.server.driver.run()
-        await made.settled()
-        assert (made.front._by_id, made.runtimes[0]._cons) == ({}, {})
+        made.end_sessions()
+        await made.pool.settled()
+        assert (made.pool.lanes, made.pool.workers[0].cons) == ({}, {})
         assert len(made.handled) == 14, "what came is handled, for a lossless session"
         for request in asked:
             request.cancel()
@@ -454,7 +456,7 @@ async def test_a_session_starts_over_while_it_is_held() -> None:
             con.send_message(Message(ECHO, b"%d" % i))
         await eventually_async(lambda: made.session.in_seq == 14)
         con.mark_down()
-        again = await connected(con.messenger, place(made.server))
+        again = await connected(con.messenger, place(made.pool.messenger))
         assert (await ask(again, ECHO, "again")).front == b"again"
         assert len(made.handled) == 5, "what was held is forgotten with the old session"
 
@@ -463,15 +465,15 @@ async def test_a_session_starts_over_while_it_is_held() -> None:
 async def test_a_handler_ends_a_session_that_is_held() -> None:
     async with pool() as (made, con):
         await ask(con, ECHO)
-        (remote,) = made.runtimes[0]._cons.values()
+        (remote,) = made.pool.workers[0].cons.values()
         await fill(made, con)
         for i in range(10):
             con.send_message(Message(SILENT, b"%d" % i))
         await eventually_async(lambda: made.session.in_seq == 15)
         remote.mark_down()
-        await made.settled()
-        await eventually_async(lambda: not made.runtimes[0]._cons)
-        assert made.front._by_id == {}
+        await made.pool.settled()
+        await eventually_async(lambda: not made.pool.workers[0].cons)
+        assert made.pool.lanes == {}
         con.mark_down()
 
 
@@ -485,7 +487,7 @@ async def test_anything_in_any_order(seed: int) -> None:
             await con.send(push(number, rng.randrange(4000)))
 
     async with pool(task, task, dispatch_bytes=30_000) as (made, con), client() as messenger:
-        cons = [con, await connected(messenger, place(made.server))]
+        cons = [con, await connected(messenger, place(made.pool.messenger))]
         for number in range(150):
             con = rng.choice(cons)
             step = rng.random()
@@ -495,13 +497,14 @@ async def test_anything_in_any_order(seed: int) -> None:
                 stop_reading(con)
                 asyncio.get_running_loop().call_later(0.02, read_again_if_there, con)
             elif step < 0.12:
-                made.server.endpoint.mark_down(rng.choice(list(made.server.endpoint.registry)))
-                made.server.driver.run()
+                server = made.pool.messenger
+                server.endpoint.mark_down(rng.choice(list(server.endpoint.registry)))
+                server.driver.run()
             else:
                 type_ = rng.choice([ECHO, GROW, DO])
                 con.send_message(Message(type_, b"%d" % number, data=bytes(rng.randrange(3000))))
             await asyncio.sleep(rng.random() * 0.004)
-        await made.settled()
+        await made.pool.settled()
 
 
 def read_again_if_there(con: MessengerConnection) -> None:
@@ -517,7 +520,7 @@ def test_an_unknown_connection_has_no_limit() -> None:
             con = runtime.connection(7)
             assert isinstance(con, RemoteConnection)
             for number in range(100):
-                assert await con.send(push(number))
+                assert con.send_message(push(number))
             runtime.disconnect()
 
     asyncio.run(main())

@@ -208,7 +208,9 @@ class Guard(NoAuthentication):
         self.challenge = challenge
         self.asked: list[tuple[int, bytes]] = []
 
-    def verify_authorizer(self, connect: Connect) -> Verification:
+    def verify_authorizer(
+        self, connect: Connect, peer_addr: EntityAddr, challenge: bytes
+    ) -> Verification:
         self.asked.append((connect.authorizer_protocol, connect.authorizer))
         if self.challenge and b"answer" not in connect.authorizer:
             return Verification(False, self.challenge, challenge=True)

@@ -116,10 +116,12 @@ class Recorded(NoAuthentication):
         second = self._connects[1]
         return Authorizer(second.authorizer_protocol, second.authorizer)
 
-    def verify_authorizer(self, connect: Connect) -> Verification:
+    def verify_authorizer(
+        self, connect: Connect, peer_addr: EntityAddr, challenge: bytes
+    ) -> Verification:
         answer = self._replies[self._connects.index(connect)]
-        challenge = answer.tag == Tag.CHALLENGE_AUTHORIZER
-        return Verification(not challenge, answer.authorizer, challenge)
+        asks = answer.tag == Tag.CHALLENGE_AUTHORIZER
+        return Verification(not asks, answer.authorizer, asks)
 
 
 def next_global_seq_is(endpoint: Endpoint, seq: int) -> None:

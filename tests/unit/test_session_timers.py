@@ -153,6 +153,28 @@ def test_a_session_that_we_paused_is_not_timed_out_and_hears_from_us() -> None:
     assert line.closed
 
 
+def test_a_session_that_we_paused_hears_from_us_even_where_the_policy_asks_nothing() -> None:
+    talk, line = serving(replace(STATEFUL_SERVER, idle_timeout_s=25.0))
+    talk.turn(5.0)
+    talk.session.paused = Pause.DISPATCH
+    talk.endpoint.paused(talk.session, talk.now)
+    asked = [second for second in range(1, 101) if talk.turn(1.0) or line.heard()]
+    assert not line.closed
+    assert asked == list(range(10, 101, 10))
+    talk.session.paused = Pause(0)
+    talk.turn(26.0)
+    assert line.closed
+
+
+def test_a_session_that_has_no_room_is_not_read_from_a_new_socket_either() -> None:
+    talk, line = serving()
+    talk.session.paused = Pause.DISPATCH | Pause.UNREAD
+    line.breaks()
+    line = talk.open_incoming(connect_seq=2, global_seq=2)
+    assert talk.still_paused == [talk.session]
+    assert talk.session.paused == Pause.DISPATCH
+
+
 def test_a_parked_session_is_not_woken_by_its_keepalives() -> None:
     policy = replace(LOSSLESS_PEER, keepalive_period_s=10.0, keepalive_timeout_s=30.0)
     talk = Dialogue(policy)

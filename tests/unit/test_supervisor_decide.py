@@ -8,12 +8,17 @@ from mpmsgr.supervisor.actions import (
     Action,
     AnnounceReady,
     CloseListeners,
+    Dismiss,
+    DumpLate,
     DumpStacks,
     Exit,
     GiveUp,
+    Hire,
     Kill,
     Link,
+    Look,
     QuitIo,
+    Retire,
     StartIo,
     StartWorker,
     StopIo,
@@ -24,7 +29,7 @@ from mpmsgr.supervisor.actions import (
 )
 from mpmsgr.supervisor.decide import decide
 from mpmsgr.supervisor.exits import ExitCode
-from mpmsgr.supervisor.facts import Facts
+from mpmsgr.supervisor.facts import Facts, Running
 from mpmsgr.supervisor.limits import Limits
 from mpmsgr.supervisor.serving import backoff_s
 
@@ -263,7 +268,211 @@ def test_who_closed_its_channel_may_end_by_itself_first() -> None:
     assert decide(facts, 55.0) == [Kill(1, "closed its control channel")]
 
 
+# Deadlines and leases
+
+INF = float("inf")
+
+
+def watched(*running: Running | None, shortest_s: float = 0.4) -> Facts:
+    """Serving, all with deadlines; the pages were read at 10."""
+    facts = serving(len(running))
+    for slot in range(len(running)):
+        facts.ready(slot, 1, shortest_deadline_s=shortest_s)
+    facts.looked(dict(enumerate(running)), 10.0)
+    return facts
+
+
+def run(number: int = 7, soft_at: float = INF, hard_at: float = INF) -> Running:
+    return Running(number, 0x8001, soft_at, hard_at, deadline_s=2.0)
+
+
+def test_nobody_is_looked_at_without_a_deadline() -> None:
+    facts = serving()
+    assert decide(facts, 1e9) == []
+    facts.ready(1, 1, shortest_deadline_s=2.0)
+    assert decide(facts, 1e9) == [Look()]
+
+
+@pytest.mark.parametrize(
+    ("shortest_s", "running", "expected_at"),
+    [
+        (0.4, None, 11.0),  # nobody runs anything
+        (0.4, run(), 10.1),
+        (60.0, run(), 11.0),
+        (0.001, run(), 10.05),
+        (60.0, run(soft_at=10.3, hard_at=10.4), 10.3),
+        (60.0, run(soft_at=9.0, hard_at=10.4), 10.4),
+        (60.0, run(soft_at=10.001), 10.05),
+    ],
+)
+def test_when_they_are_looked_at_again(
+    shortest_s: float, running: Running | None, expected_at: float
+) -> None:
+    facts = watched(None, running, shortest_s=shortest_s)
+    facts.workers[1].dumped = 7
+    (wake,) = decide(facts, 10.0)
+    assert isinstance(wake, WakeAt)
+    assert wake.at == pytest.approx(expected_at)
+    assert decide(facts, expected_at + 1e-9) == [Look()]
+
+
+def test_who_is_starting_or_being_killed_is_not_looked_at() -> None:
+    facts = watched(run(), run())
+    facts.kill_sent(0, "x")
+    facts.died(1, "signal 9", 10.0)
+    facts.lost.clear()
+    facts.started(1, 10.0)
+    assert decide(facts, 20.0) == [WakeAt(40.0)]
+
+
+def test_a_soft_deadline_is_said_once_per_message() -> None:
+    late = run(7, soft_at=10.0)
+    facts = watched(late, None)
+    assert decide(facts, 10.0)[0] == DumpLate(0)
+    facts.dump_sent(0)
+    facts.looked({0: late}, 11.0)
+    assert DumpLate(0) not in decide(facts, 11.0)
+    facts.looked({0: run(8, soft_at=10.5)}, 11.0)
+    assert DumpLate(0) in decide(facts, 11.0)
+
+
+@pytest.mark.parametrize(
+    ("hard_at", "killed"), [(INF, False), (10.001, False), (10.0, True), (9.0, True)]
+)
+def test_a_hard_deadline_kills(hard_at: float, killed: bool) -> None:
+    facts = watched(run(soft_at=9.0, hard_at=hard_at), run())
+    facts.workers[0].dumped = 7
+    kill = Kill(0, "handler of message type 0x8001 exceeded its deadline of 2 s")
+    assert [a for a in decide(facts, 10.0) if not isinstance(a, WakeAt)] == [kill] * killed
+    facts.kill_sent(kill.slot, kill.why)
+    assert all(isinstance(a, WakeAt) for a in decide(facts, 10.0)), "once"
+
+
+@pytest.mark.parametrize("soft_at", [9.0, 9.5, 10.5, INF])
+def test_stacks_are_written_before_a_kill_that_takes_a_second_look(soft_at: float) -> None:
+    late = run(soft_at=soft_at, hard_at=9.5)
+    facts = watched(late)
+    assert decide(facts, 10.0) == [DumpLate(0), WakeAt(10.05)]
+    facts.dump_sent(0)
+    assert decide(facts, 10.0) == [WakeAt(10.05)]
+    facts.looked({0: late}, 10.05)
+    assert type(decide(facts, 10.05)[0]) is Kill
+
+
+def test_the_deadlines_of_the_message_before_kill_nobody() -> None:
+    facts = watched(run(7, soft_at=9.0, hard_at=10.0))
+    facts.dump_sent(0)
+    facts.looked({0: run(8, soft_at=9.0, hard_at=10.0)}, 10.1)
+    assert decide(facts, 10.1)[0] == DumpLate(0)
+    facts.dump_sent(0)
+    facts.looked({0: run(8, soft_at=11.0, hard_at=12.0)}, 10.2)
+    assert [type(a) for a in decide(facts, 10.2)] == [WakeAt]
+
+
+def test_a_deadline_that_passed_since_the_last_look_is_looked_at_first() -> None:
+    facts = watched(run(soft_at=9.0, hard_at=10.5), None)
+    facts.workers[0].dumped = 7
+    assert decide(facts, 12.0) == [Look()]
+    facts.looked({0: run(8, hard_at=14.0)}, 12.0)
+    assert [a for a in decide(facts, 12.0) if isinstance(a, Kill)] == []
+
+
+def test_the_io_process_is_told_what_the_dead_worker_ran_and_why_it_died() -> None:
+    facts = watched(run(hard_at=10.0))
+    facts.workers[0].dumped = 7
+    (kill,) = (a for a in decide(facts, 10.0) if isinstance(a, Kill))
+    facts.kill_sent(0, kill.why)
+    facts.died(0, "signal 9", 10.1, running=[7], signal=9)
+    (lost,) = facts.lost
+    cause = "signal 9 (handler of message type 0x8001 exceeded its deadline of 2 s)"
+    assert (lost.running, lost.signal, lost.cause) == ((7,), 9, cause)
+
+
+def test_a_death_that_is_a_messages_is_none_of_a_crash_loop() -> None:
+    facts = serving()
+    for _ in range(100):
+        facts.died(0, "signal 11", 1.0, running=[7], signal=11)
+        assert decide(facts, 1.0) == [TellWorkersLost(), StartWorker(0)]
+        facts.lost.clear()
+        facts.started(0, 1.0)
+        facts.ready(0, 1)
+
+
+def test_a_worker_is_recycled_when_the_io_process_says_so() -> None:
+    facts = serving()
+    facts.wants_recycled(1, 1, "it keeps 1 MiB")
+    assert decide(facts, 1.0) == [Hire(2, 1, "it keeps 1 MiB")]
+    facts.hired(2, 1)
+    assert decide(facts, 1.0) == [StartWorker(2)]
+    facts.started(2, 1.0)
+    facts.ready(2, 1)
+    assert decide(facts, 1.0) == [Dismiss(1)]
+    facts.dismissed(1, 1.0)
+    assert decide(facts, 1.0) == [Retire(1), WakeAt(31.0)]
+
+
+def test_who_keeps_a_lease_and_never_gets_idle_is_killed_in_the_end() -> None:
+    facts = serving()
+    facts.wants_recycled(1, 1, "it keeps 1 MiB")
+    facts.hired(2, 1)
+    facts.started(2, 1.0)
+    facts.ready(2, 1)
+    facts.dismissed(1, 1.0)
+    facts.workers[1].retire_sent = True
+    assert decide(facts, 30.9) == [WakeAt(31.0)]
+    assert decide(facts, 31.0) == [Kill(1, "not retired after 30 s")]
+    facts.kill_sent(1, "not retired after 30 s")
+    facts.died(1, "signal 9", 31.0, signal=9)
+    assert facts.workers[1].early_deaths == 0
+    assert decide(facts, 31.0) == [TellWorkersLost()]
+
+
+def test_only_that_generation_is_recycled() -> None:
+    facts = serving()
+    facts.wants_recycled(1, 2, "x")
+    assert decide(facts, 1.0) == []
+    facts.died(1, "signal 9", 1.0)
+    facts.lost.clear()
+    facts.wants_recycled(1, 1, "x")
+    facts.started(1, 1.0)
+    facts.ready(1, 1)
+    assert decide(facts, 1.0) == []
+
+
 # Stopping
+
+
+def test_deadlines_are_kept_while_draining_and_leases_end_with_it() -> None:
+    facts = watched(run(hard_at=101.0), None)
+    facts.workers[0].dumped = 7
+    facts.wants_recycled(1, 1, "x")
+    facts.asked_to_stop(100.0)
+    facts.io.stop_sent = facts.listeners_closed = True
+    assert decide(facts, 100.0)[0] == Look()
+    facts.looked({0: run(hard_at=101.0)}, 101.0)
+    kills = [a for a in decide(facts, 101.0) if isinstance(a, Kill)]
+    assert [kill.slot for kill in kills] == [0]
+
+
+def test_who_is_killed_while_draining_and_replaced_is_not_left() -> None:
+    facts = stopping()
+    facts.kill_sent(0, "x")
+    facts.died(0, "signal 9", 101.0)
+    facts.lost.clear()
+    facts.started(0, 101.0)
+    facts.drain_ended(0)
+    assert end(facts) == [Exit(ExitCode.CLEAN)]
+
+
+def test_nobody_is_watched_when_all_is_delivered_or_nothing_waited_for() -> None:
+    for quick in (False, True):
+        facts = watched(run(hard_at=101.0), None)
+        facts.asked_to_stop(100.0, quick=quick)
+        facts.io.stop_sent = facts.io.quit_sent = facts.listeners_closed = True
+        if not quick:
+            facts.drain_ended(0)
+        facts.looked({0: run(hard_at=100.0)}, 100.0)
+        assert not [a for a in decide(facts, 100.5) if isinstance(a, Look | DumpLate | Kill)]
 
 
 def test_the_io_process_stops_accepting_and_then_nobody_does() -> None:

@@ -6,13 +6,15 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 import mpmsgr
-from mpmsgr.process import SUPERVISOR_PID_ENV
+from mpmsgr.process import DUMP_SIGNAL, SUPERVISOR_PID_ENV
 from mpmsgr.supervisor.spawn import MALLOC_ENVIRONMENT, Commands, child_environment, spawn
+from tests.support import eventually
 
 ROOT = str(Path(mpmsgr.__file__).parent.parent)
 
@@ -83,9 +85,11 @@ def test_stop_signals_do_not_reach_a_child_however_early() -> None:
 def test_the_cause_of_death() -> None:
     process = spawn([sys.executable, "-c", "input()"], [])
     process.kill()
-    assert process.reap() in ("signal 9", "exit 1")
+    assert process.reap() == "signal 9"
+    assert process.signal == signal.SIGKILL
     process = spawn(["/bin/false"], [])
     assert process.reap() == "exit 1"
+    assert process.signal == 0
 
 
 def test_a_program_that_cannot_be_started() -> None:
@@ -100,3 +104,48 @@ def test_who_has_lost_its_parent_ends(offset: int, code: int) -> None:
         f"import mpmsgr.process as p; p.die_with_parent({os.getpid() + offset}); raise SystemExit"
     )
     assert subprocess.run([sys.executable, "-c", text], timeout=20.0).returncode == code
+
+
+# One call into C that holds the GIL for longer than any test lasts.
+SPINNING = """
+import re
+from mpmsgr.process import dump_stacks_on_signal
+def spin():
+    print("up", flush=True)
+    re.match(r"(a+)+$", "a" * 60 + "b")
+dump_stacks_on_signal()
+spin()
+"""
+
+
+def dumped(stderr: Path, times: int) -> bool:
+    return stderr.read_text().count("in spin\n") == times
+
+
+def test_stacks_are_written_though_a_thread_is_in_c(tmp_path: Path) -> None:
+    stderr = tmp_path / "stderr"
+    command = [sys.executable, "-c", SPINNING]
+    with (
+        stderr.open("wb") as file,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=file) as child,
+    ):
+        assert child.stdout is not None
+        try:
+            assert child.stdout.readline() == b"up\n"
+            for dumps in (1, 2, 3):
+                child.send_signal(DUMP_SIGNAL)
+                eventually(partial(dumped, stderr, dumps), 20.0)
+            assert child.poll() is None
+        finally:
+            child.kill()
+
+
+def test_without_a_stderr_the_signal_does_nothing() -> None:
+    script = (
+        "import os, signal, mpmsgr.process as p; p.dump_stacks_on_signal();"
+        " signal.raise_signal(p.DUMP_SIGNAL); print(os.getpid())"
+    )
+    command = f'exec "$0" -c "{script}" 2>&-'
+    child = subprocess.run(["sh", "-c", command, sys.executable], capture_output=True, timeout=60)
+    assert child.returncode == 0
+    assert child.stdout

@@ -53,7 +53,7 @@ class Parcel:
     written with, 0 = never; push: nobody waits for it, so a full outbox may drop it.
     """
 
-    __slots__ = ("body", "head", "priority", "push", "seq", "size")
+    __slots__ = ("__weakref__", "body", "head", "priority", "push", "seq", "size")
 
     def __init__(self, head: bytes, body: tuple[Bytes, ...], priority: int, size: int) -> None:
         self.head = head
@@ -228,6 +228,7 @@ def decode_raw(raw: Bytes, nonce: int = 0) -> Message:
     m.nonce = nonce
     m.obj = None
     m.resent = reserved == RESENT
+    m.attempt = 1
     m.raw = raw
     m.origin = None
     return m

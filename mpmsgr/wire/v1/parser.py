@@ -2,7 +2,7 @@
 
 Any chunking gives the same frames, and the same error behind the same frames. What is kept between
 chunks is at most the incomplete last frame, in a buffer that grows with the bytes that really came,
-never with a claimed length.
+never with a claimed length; or, where the owner gives one, in a place of exactly its size.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from mpmsgr.wire.v1.tags import Tag
 
 #: One frame: (tag, value, raw). MSG: value = seq, raw = the canonical raw message of parcel.py.
 #: ACK: value = seq. KEEPALIVE2 and its ACK: value = (sec, nsec). Others: value = None.
-#: raw is bytes, for a large message a read-only view of the buffer in which it was received.
+#: raw is bytes, for a large message a read-only view of the buffer in which it was received, and
+#: for one that was landed the very view that was given for it.
 Frame = tuple[int, "int | tuple[int, int] | None", "Bytes | None"]
 
 _MSG, _ACK = int(Tag.MSG), int(Tag.ACK)
@@ -39,6 +40,7 @@ _PAYLOADLESS = {int(Tag.KEEPALIVE), int(Tag.CLOSE)}
 _STAMPED = {int(Tag.KEEPALIVE2), int(Tag.KEEPALIVE2_ACK)}
 _OLD_HEADER_SIZE = 334
 _OLD_NAME_AT = 36
+_NEVER = 1 << 63
 
 #: A message longer than this is received straight into its own buffer.
 _LARGE = 256 * 1024
@@ -46,6 +48,13 @@ _LARGE = 256 * 1024
 _LAND_ABOVE = 32 * 1024
 #: Below this a slice that copies is cheaper than one of a memoryview.
 _SLICE_BELOW = 4096
+
+
+class Claim(NamedTuple):
+    """A place wanted for a raw message: its size, and what comes before its data, in bytes."""
+
+    size: int
+    lead: int
 
 
 class _Form(NamedTuple):
@@ -77,12 +86,20 @@ class FrameParser:
     their sender gave up (dropped, the stream goes on: spec §8.4). `completed` holds the frames
     before the fault once a ProtocolError was raised: they are valid, and a session that drops
     them would be sent the same chunk again for ever.
+
+    claims_above: an incomplete message, its raw longer than so many bytes, gets a `claim` once its
+    header is there and good (0 = none does). Until the claim is answered by `land` or `decline`
+    nothing may be fed. `can_land`: not so in an old form, which has to be converted.
+    `claim_is_over` is set when such a message is whole, or was given up; whoever wants to know
+    resets it. `expects_large`: the last message was landed, so the next one will be claimed as
+    well; what of it is fed has to be copied, so little should be.
     """
 
     __slots__ = (
-        "_canonical",
         "_check_data",
         "_check_header",
+        "_claimed",
+        "_claims_above",
         "_filled",
         "_footer",
         "_header",
@@ -95,8 +112,13 @@ class FrameParser:
         "_small_front",
         "_unpack_footer",
         "_unpack_header",
+        "_view",
         "aborted",
+        "can_land",
+        "claim",
+        "claim_is_over",
         "completed",
+        "expects_large",
     )
 
     def __init__(
@@ -107,19 +129,25 @@ class FrameParser:
         offset: int = 0,
         check_header: bool = True,
         check_data: bool = True,
+        claims_above: int = 0,
     ) -> None:
         self._max_front, self._max_middle = limits.max_front, limits.max_middle
         self._max_data = limits.max_data
         form = _form(has_feature(features, NOSRCADDR), has_feature(features, MSG_AUTH))
         self._header, self._footer, self._unpack_header, self._unpack_footer = form
-        self._canonical = form[:2] == (HEADER_SIZE, FOOTER_SIZE)
+        self.can_land = form[:2] == (HEADER_SIZE, FOOTER_SIZE)
         self._check_header, self._check_data = check_header, check_data
+        self._claims_above = claims_above or _NEVER
         # The longest front of the short way; -1: there is none.
         self._small_front = min(limits.max_front, _SLICE_BELOW) if check_header else -1
         self._offset = offset
         self._partial = bytearray()
         self._filled = 0  # bytes of _partial that are real; the rest waits for `landed`
         self._need = 0  # length of the frame in _partial, 0 = not known yet
+        self._view: memoryview | None = None  # holds it in place of _partial, but for its tag
+        self.claim: Claim | None = None
+        self._claimed = self.claim_is_over = False
+        self.expects_large = False
         self.aborted = 0
         self.completed: list[Frame] = []
 
@@ -136,10 +164,37 @@ class FrameParser:
                 data = self._complete_partial(data, frames)
             if data:
                 self._keep_rest(data, self._parse(data, frames))
+            if self.expects_large and any(tag == _MSG for tag, _, _ in frames):
+                self.expects_large = False
         except ProtocolError:
             self.completed = frames
             raise
         return frames
+
+    def land(self, view: memoryview) -> None:
+        """Answer the claim: the message goes into *view*, writable and of exactly its size.
+
+        Raises ValueError for another size.
+        """
+        assert self.claim is not None
+        assert self.can_land
+        if len(view) != self.claim.size:
+            raise ValueError(f"the place has {len(view)} bytes, {self.claim.size} were claimed")
+        view[: self._filled - 1] = memoryview(self._partial)[1:]
+        self.claim, self._view, self._partial = None, view, bytearray()
+        self._claimed = True
+
+    def decline(self) -> None:
+        """Answer the claim: there is no place, the message goes into memory of its own."""
+        self.claim = None
+        self._claimed = True
+        self.expects_large = False
+
+    def abandon(self) -> None:
+        """Drop what is kept of an incomplete frame, a view too: nothing more will come."""
+        self._partial, self._filled, self._need = bytearray(), 0, 0
+        self._view = self.claim = None
+        self._claimed = False
 
     def landing(self) -> memoryview | None:
         """Where the next bytes of a large incomplete message may be received, or None.
@@ -147,6 +202,10 @@ class FrameParser:
         The view must be released before the parser is used again; `landed` alone may be called
         while an event loop still holds it for its read.
         """
+        if not self._need or self.claim is not None:
+            return None
+        if self._view is not None:
+            return self._view[self._filled - 1 :]
         missing = self._need - self._filled
         if missing < _LARGE or self._filled < _LAND_ABOVE:
             return None
@@ -175,6 +234,7 @@ class FrameParser:
 
     def _complete_partial(self, data: bytes, frames: list[Frame]) -> bytes:
         """Move bytes of *data* to the incomplete frame; return what is left of them."""
+        assert self.claim is None, "fed before its claim was answered"
         if not self._need:  # a message whose header is incomplete
             data = self._append(data, 1 + self._header - self._filled)
             self._need = self._frame_length()
@@ -186,12 +246,23 @@ class FrameParser:
         return data
 
     def _append(self, data: bytes, size: int) -> bytes:
-        del self._partial[self._filled :]
-        self._partial += data[:size]
-        self._filled = len(self._partial)
+        if self._view is not None:
+            part = memoryview(data)[:size]
+            self._view[self._filled - 1 : self._filled - 1 + len(part)] = part
+            self._filled += len(part)
+        else:
+            del self._partial[self._filled :]
+            self._partial += data[:size]
+            self._filled = len(self._partial)
         return data[size:]
 
     def _finish_partial(self, frames: list[Frame]) -> None:
+        self.claim = None
+        if self._claimed:
+            self._claimed, self.claim_is_over = False, True
+        if self._view is not None:
+            self._finish_landed(self._view, frames)
+            return
         partial, need = self._partial, self._need
         small = need < _SLICE_BELOW
         whole: Bytes = bytes(partial) if small else memoryview(partial).toreadonly()
@@ -199,15 +270,33 @@ class FrameParser:
         self._parse(whole, frames)
         self._offset += need
 
+    def _finish_landed(self, view: memoryview, frames: list[Frame]) -> None:
+        self._view, self._filled, self._need = None, 0, 0
+        self.expects_large = True
+        self._offset += 1  # the tag is not in the view
+        before = len(frames)
+        self._parse_message(view, -1, len(view), frames)
+        self._offset += len(view)
+        if len(frames) > before:  # it was not aborted
+            tag, seq, _slice = frames[-1]
+            frames[-1] = (tag, seq, view)
+
     def _frame_length(self) -> int:
-        """Length of the frame at the front of _partial, 0 while it cannot be known."""
+        """Length of the frame at the front of _partial, 0 while it cannot be known.
+
+        A long message gets its claim.
+        """
         tag = self._partial[0]
         if tag == _MSG:
             if self._filled <= self._header:
                 return 0
             _, front, middle, data, crc = self._unpack_header(self._partial, 1)
             self._check_sizes(self._partial, 0, front, middle, data, crc)
-            return 1 + self._header + front + middle + data + self._footer
+            lead = self._header + front + middle
+            size = lead + data + self._footer
+            if size > self._claims_above:
+                self.claim = Claim(size, lead)
+            return 1 + size
         return _control_length(tag, self._offset)
 
     # complete frames
@@ -231,7 +320,10 @@ class FrameParser:
         return at
 
     def _parse_message(self, data: Bytes, at: int, end: int, frames: list[Frame]) -> int:
-        """Append the message frame at *at*; return where it stops, 0 if it is incomplete."""
+        """Append the message frame at *at*; return where it stops, 0 if it is incomplete.
+
+        at = -1: *data* is a raw message that stays where it is.
+        """
         front_at = at + 1 + self._header
         if front_at > end:
             return 0
@@ -244,7 +336,7 @@ class FrameParser:
             good = stop <= end and crc32c(data[at + 1 : crc_end], ALL_ONES) == ALL_ONES
             if good and data[stop - 1] & FLAG_COMPLETE:
                 raw = data[at + 1 : stop]
-                frames.append((_MSG, seq, raw if self._canonical else self._convert(raw)))
+                frames.append((_MSG, seq, raw if self.can_land else self._convert(raw)))
                 return stop
         self._check_sizes(data, at, front, middle, rest, crc)
         middle_at = front_at + front
@@ -257,8 +349,7 @@ class FrameParser:
         if not flags & FLAG_COMPLETE:
             self.aborted += 1
             return stop
-        small = stop - at < _SLICE_BELOW
-        part = data if small else memoryview(data)
+        part = data if at < 0 or stop - at < _SLICE_BELOW else memoryview(data)
         if self._check_header:
             if front and crc32c(part[front_at:middle_at], ALL_ONES) ^ ALL_ONES != front_crc:
                 self._bad_crc("front", front_crc, part[front_at:middle_at], footer_at)
@@ -268,9 +359,9 @@ class FrameParser:
         if checked and crc32c(part[data_at:footer_at], ALL_ONES) ^ ALL_ONES != data_crc:
             self._bad_crc("data", data_crc, part[data_at:footer_at], footer_at + 8)
         raw = part[at + 1 : stop]
-        if not small and stop - at <= _LARGE:
+        if part is not data and stop - at <= _LARGE:
             raw = bytes(raw)
-        frames.append((_MSG, seq, raw if self._canonical else self._convert(raw)))
+        frames.append((_MSG, seq, raw if self.can_land else self._convert(raw)))
         return stop
 
     def _check_sizes(

@@ -1,0 +1,49 @@
+"""What collects in a worker for its next batch: of a connection, or of another lane."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mpmsgr.dispatch.serial import Serial
+from mpmsgr.pool.envelope import POISON
+
+
+class Outlet:
+    """id: of the connection or lane; completed: items since the last batch; out: head, body, head,
+    body ... of parcels; dirty: it waits to be taken.
+    """
+
+    def __init__(self, id_: int) -> None:
+        self.id = id_
+        self.completed = 0
+        self.out: list[Any] = []
+        self.dirty = False
+        self._more: dict[int, Any] | None = None
+
+    def note(self, what: int, value: Any) -> None:
+        """Say *value* with the record (see envelope.py)."""
+        if self._more is None:
+            self._more = {}
+        self._more[what] = value
+
+    def note_poison(self, reason: str) -> None:
+        """The item that completes next belongs in quarantine."""
+        noted = (self._more or {}).get(POISON, [])
+        self.note(POISON, [*noted, [self.completed, reason]])
+
+    def take_record(self) -> list[Any]:
+        """What happened since the last batch."""
+        record: list[Any] = [self.id, self.completed, self.out]
+        if self._more is not None:
+            record.append(self._more)
+            self._more = None
+        self.completed, self.out, self.dirty = 0, [], False
+        return record
+
+
+class LaneOutlet(Serial, Outlet):
+    """A lane that is not a connection's."""
+
+    def __init__(self, id_: int) -> None:
+        Serial.__init__(self, id_)
+        Outlet.__init__(self, id_)
