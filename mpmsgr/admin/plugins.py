@@ -63,11 +63,12 @@ def _check_one(spec: str, options: Mapping[str, Any], app_dir: str) -> Row:
 
 
 def clashes(rows: Sequence[Row]) -> Iterator[str]:
-    """One line per message type that more than one plugin takes, in the order they are asked."""
-    takers: dict[int, list[str]] = {}
+    """One line per message type that plugins of the same `order` take: who would be asked first?"""
+    takers: dict[tuple[int, int], list[str]] = {}
     for row in rows:
         for number in row.get("types", ()):
-            takers.setdefault(number, []).append(row["spec"])
-    for number, specs in sorted(takers.items()):
+            takers.setdefault((number, row["order"]), []).append(row["spec"])
+    for (number, order), specs in sorted(takers.items()):
         if len(specs) > 1:
-            yield f"type {number:#x} is taken by {' and '.join(specs)}: the first is asked first"
+            both = " and ".join(specs)
+            yield f"type {number:#x} is taken by {both}, each of order {order}: give them an order"

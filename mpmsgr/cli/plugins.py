@@ -49,8 +49,9 @@ def check_some(
 ) -> int:
     """Load plugins, each in a process of its own, and print the message types they take.
 
-    Those of the configuration, unless some are named. Exits 3 when one cannot be loaded, 1 when
-    two of them take the same type.
+    Also how those are handled that are not handled in the ordinary way. Those of the configuration,
+    unless some are named. Exits 3 when one cannot be loaded, 1 when two of the same order take the
+    same type.
     """
     from mpmsgr.admin.plugins import check, clashes
 
@@ -70,10 +71,31 @@ def check_some(
 
 
 def row_text(row: dict[str, Any]) -> str:
-    """One plugin for people."""
+    """One plugin for people; types that are handled in a way of their own have a line each."""
     if row["error"]:
         return f"{row['spec']}: cannot be loaded: {row['error'].strip()}"
     handlers = row["handlers"]
     types = [f"{n:#x} {handlers.get(str(n), '')}".strip() for n in row["types"]]
+    lines = [f"    {int(n):#x}: {handling_text(how)}" for n, how in row["handling"].items()]
+    lines += [f"    {name} every {seconds:g} s" for name, seconds in row["every"].items()]
     named = row["spec"] if row["module"] == row["spec"] else f"{row['spec']} ({row['module']})"
-    return f"{named}: {row['kind']}, takes {', '.join(types) or 'every type'}"
+    head = f"{named}: {row['kind']}, takes {', '.join(types) or 'every type'}"
+    return "\n".join([head, *lines])
+
+
+def handling_text(how: dict[str, Any]) -> str:
+    """One `Handling` for people: what differs from the ordinary way."""
+    parts = []
+    if how["ordering"] == "none":
+        parts.append("in no order")
+    elif how["ordering"] == "key":
+        key = how["key"]
+        name = key if isinstance(key, str) else f"front[{key[0]}:{key[1]}]"
+        parts.append(f"in order of {name}")
+    if how["hard_s"]:
+        parts.append(f"stacks after {how['soft_s']:g} s, killed after {how['hard_s']:g} s")
+    if how["max_attempts"] is not None:
+        parts.append(f"max_attempts {how['max_attempts'] or 'without limit'}")
+    if how["streaming"]:
+        parts.append("streaming")
+    return ", ".join(parts)

@@ -64,9 +64,13 @@ def check(settings: Settings) -> None:
     """Load the modules of *settings*, each in a process of its own. Raises PluginError."""
     from mpmsgr.admin import plugins
 
-    for row in plugins.check(settings.modules, settings.options, settings.app_dir):
+    specs = settings.modules, settings.io_modules
+    rows, of_io = (plugins.check(s, settings.options, settings.app_dir) for s in specs)
+    for row in [*rows, *of_io]:
         if row["error"]:
             raise PluginError(row["spec"], row["error"])
+    for text in plugins.clashes(rows):
+        raise PluginError(", ".join(settings.modules), text)
     click.echo("the configuration is good, and the modules can be loaded", err=True)
 
 

@@ -26,6 +26,7 @@ from mpmsgr.pool.front import PoolFront
 from mpmsgr.pool.io_memory import IoMemory
 from mpmsgr.pool.layout import SlotLayout
 from mpmsgr.pool.quarantine import Quarantine
+from mpmsgr.pool.report import Report
 from mpmsgr.pool.spool import Spool
 from mpmsgr.process import (
     SUPERVISOR_PID_ENV,
@@ -141,6 +142,7 @@ class IoProcess:
         self._inspector.attach(messenger)
         if self._front is not None:
             self._front.attach(messenger.driver)
+            self._tell_of(self._front)
         else:
             options = settings.options_of(settings.modules)
             await messenger.use_chain(load_chain(settings.modules, options, settings.app_dir))
@@ -151,6 +153,12 @@ class IoProcess:
         addrs = messenger.listen(listeners)
         relax_collector()
         self._channel.send("ready", addrs=[str(addr) for addr in addrs])
+
+    def _tell_of(self, front: PoolFront) -> None:
+        report = Report(front, self._memory)
+        for what, provider in report.providers.items():
+            self._inspector.register(what, provider)
+        self._inspector.count("pool", report.counters)
 
     async def _use_io_modules(self, messenger: Messenger, settings: Settings) -> None:
         options = settings.options_of(settings.io_modules)

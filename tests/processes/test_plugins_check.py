@@ -33,6 +33,21 @@ class Classy(Dispatcher):
         self.n = 10 // n
 """,
     "twin": "from mpmsgr import handles\n@handles(0x8002)\ndef other(con, m): ...\n",
+    "special": """
+from mpmsgr import every, handles
+
+@handles(0x8005, key=slice(0, 4), deadline=(1, 2.5), max_attempts=5)
+def keyed(con, m): ...
+
+@handles(0x8006, ordering="none", streaming=True)
+def free(con, m): ...
+
+@handles(0x8007, max_attempts=0)
+def plain(con, m): ...
+
+@every(30)
+def tidy(service): ...
+""",
     "broken": "import nothing_of_this_name\n",
     "leaves": "import os\nos._exit(7)\n",
     "crashes": "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n",
@@ -76,8 +91,27 @@ def test_a_clash(folder: Path) -> None:
     ran = mpmsgr(folder, "plugins check good twin --json")
     assert ran.returncode == ExitCode.FAILED
     said = json.loads(ran.stdout)
-    assert said["clashes"] == ["type 0x8002 is taken by good and twin: the first is asked first"]
+    assert said["clashes"] == [
+        "type 0x8002 is taken by good and twin, each of order 0: give them an order"
+    ]
     assert [row["types"] for row in said["plugins"]] == [[0x8001, 0x8002], [0x8002]]
+
+
+def test_how_types_are_handled(folder: Path) -> None:
+    ran = mpmsgr(folder, "plugins check special")
+    assert (ran.returncode, ran.stdout.splitlines()) == (
+        0,
+        [
+            "special: functions, takes 0x8005 keyed, 0x8006 free, 0x8007 plain",
+            "    0x8005: in order of front[0:4], stacks after 1 s, killed after 2.5 s, max_attempts 5",
+            "    0x8006: in no order, streaming",
+            "    0x8007: max_attempts without limit",
+            "    special.tidy every 30 s",
+        ],
+    )
+    (row,) = json.loads(mpmsgr(folder, "plugins check special --json").stdout)["plugins"]
+    assert row["handling"]["32773"]["hard_s"] == 2.5
+    assert row["every"] == {"special.tidy": 30.0}
 
 
 @pytest.mark.parametrize(
@@ -99,6 +133,11 @@ def test_what_cannot_be_loaded(folder: Path, module: str, why: str) -> None:
 def test_a_configuration_whose_modules_cannot_be_loaded(folder: Path) -> None:
     ran = mpmsgr(folder, "serve --check-config good broken")
     assert (ran.returncode, "nothing_of_this_name" in ran.stderr) == (ExitCode.PLUGIN, True)
+
+
+def test_a_configuration_whose_modules_take_the_same_type(folder: Path) -> None:
+    ran = mpmsgr(folder, "serve --check-config good twin")
+    assert (ran.returncode, "give them an order" in ran.stderr) == (ExitCode.PLUGIN, True)
 
 
 def test_a_configuration_that_is_good(folder: Path) -> None:
