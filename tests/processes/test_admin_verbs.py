@@ -17,11 +17,10 @@ import pytest
 
 from mpmsgr import Message, SessionReset, sync
 from mpmsgr.cli.exit_codes import ExitCode
+from tests.processes.admin_asking import ask, environment, mpmsgr, refused
 from tests.processes.pool_serving import IO, WORKER, Serve, kill
 
 ECHO = 0x8001
-#: For workers that do not go by themselves.
-SHORT = ("--graceful-timeout", "3")
 MODULES = {
     "echoes": """
         import logging
@@ -40,36 +39,6 @@ def server() -> Iterator[Serve]:
     """One server for the verbs that leave it as it is."""
     with Serve(MODULES) as server:
         yield server
-
-
-def mpmsgr(
-    server: Serve, line: str, *, named: bool = True, **more: str
-) -> subprocess.CompletedProcess[str]:
-    """Run one verb; *named*: say which server."""
-    which = ["--run-dir", str(server.run_dir)] if named else []
-    return subprocess.run(
-        [sys.executable, "-m", "mpmsgr", *line.split(), *which],
-        capture_output=True,
-        text=True,
-        cwd=server.directory,
-        timeout=30,
-        env=environment(server.directory) | more,
-    )
-
-
-def ask(server: Serve, line: str) -> Any:
-    """What a verb prints with --json."""
-    ran = mpmsgr(server, f"{line} --json")
-    assert ran.returncode == 0, ran.stderr
-    return json.loads(ran.stdout)
-
-
-def refused(server: Serve, line: str) -> str:
-    """The one line of a verb that fails."""
-    ran = mpmsgr(server, line)
-    assert (ran.returncode, ran.stdout) == (ExitCode.FAILED, "")
-    assert ran.stderr.count("\n") == 1
-    return ran.stderr
 
 
 def test_status(server: Serve) -> None:
@@ -129,12 +98,6 @@ def test_settings_and_where_they_came_from(server: Serve) -> None:
     assert (ran.returncode, "nearest known name is workers" in ran.stderr) == (2, True)
 
 
-def test_what_this_server_does_not_keep(server: Serve) -> None:
-    for verb in ("arena", "state", "groups"):
-        ran = mpmsgr(server, verb)
-        assert ran.returncode == 0 or f"this server keeps no {verb}" in ran.stderr
-
-
 def test_the_log_level_reaches_every_process() -> None:
     with Serve(MODULES) as server:
         with sync.connect(server.address, timeout=10) as con:
@@ -157,7 +120,7 @@ def test_the_log_level_reaches_every_process() -> None:
 
 def test_a_reload_is_told_of() -> None:
     toml = "idle_timeout_s = 800\nmax_messages = 0\n"
-    with Serve(MODULES, toml=toml, flags=SHORT) as server:
+    with Serve(MODULES, toml=toml) as server:
         before = server.pids(WORKER)
         (server.directory / "mpmsgr.toml").write_text("idle_timeout_s = 700\nmax_messages = 9\n")
         assert ask(server, "config set max_messages 5")["value"] == 5
@@ -173,7 +136,7 @@ def test_a_reload_is_told_of() -> None:
 
 
 def test_scale() -> None:
-    with Serve(MODULES, flags=SHORT) as server:
+    with Serve(MODULES) as server:
         assert ask(server, "scale 3") == {"workers": 3, "before": 2}
         server.until(lambda: len(server.pids(WORKER)) == 3, "one more")
         assert ask(server, "scale 1") == {"workers": 1, "before": 3}
@@ -294,11 +257,6 @@ def test_a_run_dir_without_server(tmp_path: Path) -> None:
     ran = run_in(tmp_path, f"status --run-dir {tmp_path}")
     assert ran.returncode == ExitCode.NO_CONNECTION
     assert f"no server runs in {tmp_path}" in ran.stderr
-
-
-def environment(folder: Path) -> dict[str, str]:
-    environ = {k: v for k, v in os.environ.items() if not k.startswith("MPMSGR_")}
-    return environ | {"TMPDIR": str(folder), "XDG_RUNTIME_DIR": str(folder)}
 
 
 def run_in(folder: Path, line: str) -> subprocess.CompletedProcess[str]:

@@ -103,7 +103,8 @@ def test_how_types_are_handled(folder: Path) -> None:
         0,
         [
             "special: functions, takes 0x8005 keyed, 0x8006 free, 0x8007 plain",
-            "    0x8005: in order of front[0:4], stacks after 1 s, killed after 2.5 s, max_attempts 5",
+            "    0x8005: in order of front[0:4], stacks after 1 s, killed after 2.5 s,"
+            " max_attempts 5",
             "    0x8006: in no order, streaming",
             "    0x8007: max_attempts without limit",
             "    special.tidy every 30 s",
