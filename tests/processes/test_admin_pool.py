@@ -9,11 +9,12 @@ from typing import Any
 from mpmsgr import Message
 from mpmsgr.messenger.connection import MessengerConnection
 from tests.processes.admin_asking import ask, mpmsgr, refused
-from tests.processes.pool_clients import WAIT_S, session
+from tests.processes.pool_clients import session
 from tests.processes.pool_serving import WORKER, Serve, kill
 
 COUNT, KEYED, JOIN, KEEP, GATED, LATER, BLOCKED = range(0x9001, 0x9008)
 MIB = 1 << 20
+WAIT_S = 10.0
 
 Body = Callable[[Serve], Awaitable[None]]
 THROTTLED = """
@@ -43,6 +44,7 @@ MODULES = {
         @handles(0x9002, key=slice(0, 2))
         def keyed(con, m, state):
             state.setdefault("seen", []).append(int(m.front[2:]))
+            return 0
 
         @handles(0x9003)
         def join(con, m):
@@ -63,7 +65,7 @@ MODULES = {
         @handles(0x9006)
         def later(con, m):
             if not os.path.exists("open"):
-                raise Retry(0.2)
+                raise Retry(1.0)
             return 0
 
         @handles(0x9007)
@@ -146,8 +148,7 @@ async def test_groups(server: Serve) -> None:
 async def test_lanes_and_loads(server: Serve) -> None:
     async with session(server) as con, session(server) as other:
         assert await told(server, "lanes") == []
-        waiting = [asyncio.ensure_future(call(con, GATED)) for _ in range(3)]
-        retried = asyncio.ensure_future(call(other, LATER))
+    XX asyncio.ensure_future(call(other, LATER))
         retried_too = asyncio.ensure_future(call(other, COUNT))
         await call(con, KEYED, b"us0")  # all of them have arrived
 
@@ -158,7 +159,7 @@ async def test_lanes_and_loads(server: Serve) -> None:
 
         rows = await until(lanes)
         assert (rows[address(con)]["kind"], rows[address(con)]["worker"]) == ("session", 0)
-        assert rows[address(con)]["in_flight"] + rows[address(con)]["waiting"] == 3
+        assert (rows[address(con)]["in_flight"], rows[address(con)]["waiting"]) == (1, 0)
         assert rows[address(other)]["waiting"] == 2
         (row,) = await told(server, "workers")
         assert (row["held"] >= 1, row["lanes"], row["handled"] >= 1) == (True, 3, True)
@@ -167,10 +168,10 @@ async def test_lanes_and_loads(server: Serve) -> None:
         assert 0 < running["for_s"] <= row["oldest_s"] + 0.001
         assert "0x9005 for" in (await asyncio.to_thread(mpmsgr, server, "workers")).stdout
         pool = (await told(server, "perf dump"))["pool"]
-        assert pool["in_work"] == 5
+        assert pool["in_work"] == 3
         assert pool["oldest_s"] >= running["for_s"]
         (server.directory / "open").touch()
-        await asyncio.gather(*waiting, retried, retried_too)
+        await asyncio.gather(waiting, retried, retried_too)
         assert await told(server, "lanes") == []
 
 
