@@ -148,7 +148,8 @@ async def test_groups(server: Serve) -> None:
 async def test_lanes_and_loads(server: Serve) -> None:
     async with session(server) as con, session(server) as other:
         assert await told(server, "lanes") == []
-    XX asyncio.ensure_future(call(other, LATER))
+        waiting = asyncio.ensure_future(call(con, GATED))
+        retried = asyncio.ensure_future(call(other, LATER))
         retried_too = asyncio.ensure_future(call(other, COUNT))
         await call(con, KEYED, b"us0")  # all of them have arrived
 
