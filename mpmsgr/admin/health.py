@@ -36,8 +36,8 @@ STUCK_S = 60.0
 def progress(perf: Mapping[str, Any] | None) -> list[Check]:
     """Whether the I/O process answers, and its messages get on: *perf* is what it counts, or None.
 
-    Of the section "pool": oldest_s, the age of the oldest message in work, and completed_ago_s,
-    since when none has been completed. A busy worker is not stuck, a deaf one is.
+    Of the section "pool": oldest_s, how long a worker has had the oldest message, and
+    completed_ago_s, since when none has been completed. A busy worker is not stuck, a deaf one is.
     """
     checks = [Check("I/O process answers", perf is not None, "yes" if perf is not None else "no")]
     pool = (perf or {}).get("pool", {})

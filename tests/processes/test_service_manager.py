@@ -100,7 +100,7 @@ def test_readiness_and_the_stop_are_noted(manager: Manager) -> None:
 
 
 def test_a_reload_is_noted_from_begin_to_end(manager: Manager) -> None:
-    with manager.started(flags="--bind 127.0.0.1:0 --graceful-timeout 3") as process:
+    with manager.started(flags="--bind 127.0.0.1:0") as process:
         manager.wait("READY=1")
         manager.notes.clear()
         process.send_signal(signal.SIGHUP)
