@@ -8,7 +8,8 @@ import pytest
 
 from mpmsgr.admin.health import Check, is_ready, progress, readiness, report, state_of
 from mpmsgr.supervisor.facts import Facts, Limits
-from mpmsgr.supervisor.health import unready
+from tests.unit.test_supervisor_roster import LIMITS, replacing
+from tests.unit.test_supervisor_roster import serving as supervised
 
 NOW = 2.0
 
@@ -96,7 +97,12 @@ def test_what_makes_it_unready(
     facts = serving()
     happens(facts)
     assert (failed(facts), state_of(facts, NOW)) == (fails, state)
-    assert bool(fails) == bool(list(unready(facts, NOW))), "both say the same"
+
+
+def test_a_successor_that_loops_is_no_reason() -> None:
+    facts = replacing(supervised(1), 0, 1, 10.0)
+    facts.workers[1].early_deaths = LIMITS.breaker_limit
+    assert is_ready(facts, 11.0)
 
 
 @pytest.mark.parametrize(
