@@ -36,8 +36,10 @@ format: venv ## put the source into its form
 	$(PY) -m ruff check --select I --fix . $(PY_SCRIPTS)
 	$(PY) -m ruff format . $(PY_SCRIPTS)
 
-bench: venv ## cost of an echo against pyzmq, gain of a second worker
-	$(PY) -m bench.echo_cost --max-ratio 0.6
+bench: venv ## cost of an echo against pyzmq and uvicorn, gain of a second worker
+	$(PY) -m pip -qq --disable-pip-version-check install --requirement requirements/bench.txt
+	$(PY) -m bench.echo_cost --load 64x16 --load 2k --load 4k --baseline plain --baseline proxy
+	$(PY) -m bench.echo_cost --load 64k --load 1m --baseline plain --baseline uvicorn
 	$(PY) -m bench.cpu_scaling
 
 soak: venv ## the long form of the tests that have one

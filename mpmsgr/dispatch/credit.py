@@ -13,8 +13,9 @@ _OVERHEAD_US, _OVERHEAD_PART = 3.0, 0.75
 #: Before anything was measured, and never less than: one that runs, and one that is there next.
 _FIRST, _LEAST = 32, 2
 _FIRST_BYTES, _LEAST_BYTES = 1 << 20, 1 << 18
-#: Weight of the past in the running means.
-_KEEP = 0.8
+#: Weight of the past in the running means, where a batch took less time than before, and more. What
+#: is measured is time by the clock: where cores are short, it is longer than it should be.
+_KEEP_FALLING, _KEEP_RISING = 0.7, 0.95
 
 
 class Credit:
@@ -47,7 +48,8 @@ class Credit:
 
 def _mean(before: float, now: float) -> float:
     now = max(now, 0.001)
-    return before * _KEEP + now * (1 - _KEEP) if before else now
+    keep = _KEEP_FALLING if now < before else _KEEP_RISING
+    return before * keep + now * (1 - keep) if before else now
 
 
 def _within(least: int, value: float, most: int) -> int:
