@@ -95,7 +95,8 @@ def running_text(running: Sequence[Mapping[str, Any]] | None) -> str:
         return ""
     first = running[0]
     more = f" and {len(running) - 1} more" if len(running) > 1 else ""
-    return f"{first['type']:#x} for {duration(first['for_s'])}{more}"
+    what = "an event" if first["type"] is None else f"{first['type']:#x}"
+    return f"{what} for {duration(first['for_s'])}{more}"
 
 
 def _is_numeric(values: Iterable[Any]) -> bool:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mpmsgr.admin.text import cell, duration, facts, size, table
+from mpmsgr.admin.text import cell, duration, facts, running_text, size, table
 
 
 def test_numbers_go_to_the_right_and_gaps_stay_gaps() -> None:
@@ -64,3 +64,10 @@ def test_size(nbytes: int, shown: str) -> None:
 )
 def test_duration(seconds: float, shown: str) -> None:
     assert duration(seconds) == shown
+
+
+def test_what_a_worker_runs() -> None:
+    message = {"type": 0x8001, "for_s": 2.0}
+    assert running_text(None) == running_text([]) == ""
+    assert running_text([message, message]) == "0x8001 for 2.0s and 1 more"
+    assert running_text([message | {"type": None}]) == "an event for 2.0s"
