@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from mpmsgr.cli import exit_codes
+from mpmsgr.cli import reference as verbs
 from mpmsgr.config import reference
 from mpmsgr.session.decision import TABLE, Row
 from mpmsgr.session.faults import FaultFacts, decide_fault
@@ -78,6 +79,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "session-tables.md": session_tables,
     "reference-options.md": reference.reference_page,
     "reference-exit-codes.md": exit_codes.reference_page,
+    "reference-verbs.md": verbs.reference_page,
 }
 
 

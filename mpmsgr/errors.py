@@ -11,6 +11,8 @@
     ├── HandlerError         a handler asked for what it cannot have
     ├── PluginError          a dispatcher module cannot be loaded or declares nonsense
     ├── WorkerError          a worker process failed
+    ├── AdminError           a running server refuses what its operator asks, or is silent
+    │   └── NoServerError    there is no server to ask
     └── ConfigError          a setting has a value that is not allowed
 
 Texts are made from the facts. Between processes errors travel as data, never as pickles.
@@ -125,6 +127,25 @@ class WorkerError(MessengerError):
     def __init__(self, slot: int, generation: int, cause: str) -> None:
         self.slot, self.generation, self.cause = slot, generation, cause
         super().__init__(f"worker {slot} (generation {generation}): {cause}")
+
+
+class AdminError(MessengerError):
+    """A server's refusal: *kind* is a word for programs, *text* for people.
+
+    kind: request (it is wrong), unknown (what it names is not there), unavailable (not in this
+    server, or not now), failed, silent, gone, none.
+    """
+
+    def __init__(self, kind: str, text: str) -> None:
+        self.kind, self.text = kind, text
+        super().__init__(text)
+
+
+class NoServerError(AdminError):
+    """There is no running server, or more than one to choose from; *text* says which."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__("none", text)
 
 
 class ConfigError(MessengerError):

@@ -1,27 +1,40 @@
-"""Log lines of our processes, on stderr or in a file."""
+"""Log lines of our processes: on stderr or in a file, as text or as one JSON object per line."""
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
 
 log = logging.getLogger("mpmsgr.logs")
 
+FORMATS = ("text", "json")
+#: What a line may say beside its text, when its writer gives it as ``extra=``.
+FIELDS = ("peer", "session", "seq", "tid", "worker", "generation")
 
-def setup_logging(level: str, process: str, file: str | None = None) -> None:
+
+def setup_logging(level: str, process: str, file: str | None = None, form: str = "text") -> None:
     """Write lines of at least *level*; *process* ("io", "worker 1") stands in each.
 
-    file: append to it instead of stderr. Raises OSError if it cannot be opened.
+    file: append to it instead of stderr; form: of `FORMATS`. Raises OSError if the file cannot be
+    opened.
     """
-    handler = LogFile(file) if file else logging.StreamHandler(sys.stderr)
-    form = f"%(asctime)s %(levelname)s {process} %(name)s: %(message)s"
-    handler.setFormatter(logging.Formatter(form))
+    handler = logging.StreamHandler(sys.stderr) if file is None else LogFile(file)
+    handler.setFormatter(JsonLines(process) if form == "json" else _text(process))
     root = logging.getLogger()
     for old in root.handlers:
         if isinstance(old, LogFile):
             old.close()
     root.handlers[:] = [handler]
     set_level(level)
+
+
+def setup_from(settings: Mapping[str, Any], process: str) -> None:
+    """The same, as *settings* (by name) say."""
+    setup_logging(settings["log_level"], process, settings["log_file"], settings["log_format"])
 
 
 def set_level(level: str) -> None:
@@ -51,6 +64,32 @@ class LogFile(logging.FileHandler):
         else:
             if before is not None:
                 before.close()
+
+
+def _text(process: str) -> logging.Formatter:
+    return logging.Formatter(f"%(asctime)s %(levelname)s {process} %(name)s: %(message)s")
+
+
+class JsonLines(logging.Formatter):
+    """One object per line: ts (UTC), level, logger, process, text; `FIELDS`, traceback if any."""
+
+    def __init__(self, process: str) -> None:
+        super().__init__()
+        self._process = process
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line of *record*, without its end."""
+        line = {
+            "ts": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "process": self._process,
+            "text": record.getMessage(),
+        }
+        line |= {name: vars(record)[name] for name in FIELDS if name in vars(record)}
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
 
 
 class RateLimit:

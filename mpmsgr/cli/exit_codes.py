@@ -5,9 +5,11 @@ from __future__ import annotations
 from enum import IntEnum
 
 from mpmsgr.errors import (
+    AdminError,
     ConfigError,
     ConnectError,
     MessengerError,
+    NoServerError,
     PluginError,
     RemoteError,
     RequestTimeout,
@@ -31,7 +33,7 @@ class ExitCode(IntEnum):
     USAGE = 2, "wrong use or configuration; nothing was started"
     PLUGIN = 3, "a plugin or message class cannot be loaded"
     UNFINISHED = 4, "`serve`: the graceful stop timed out, something was left undelivered"
-    NO_CONNECTION = 5, "no session with the peer"
+    NO_CONNECTION = 5, "no session with the peer, or no running server to ask"
     TIMEOUT = 6, "the request got no reply in time"
     REMOTE_ERROR = 7, "the peer answered with an error reply"
     CRASH_LOOP = 8, "`serve`: processes died again and again before they did any work"
@@ -44,6 +46,8 @@ _BY_ERROR: tuple[tuple[type[MessengerError], ExitCode], ...] = (
     (ConnectError, ExitCode.NO_CONNECTION),
     (RequestTimeout, ExitCode.TIMEOUT),
     (RemoteError, ExitCode.REMOTE_ERROR),
+    (NoServerError, ExitCode.NO_CONNECTION),
+    (AdminError, ExitCode.FAILED),
     (MessengerError, ExitCode.FAILED),
 )
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from mpmsgr.config.reload import take_over
 from mpmsgr.config.settings import OPTIONS, Option, Settings
-from mpmsgr.config.sources import DEFAULT_FILE, load_settings
+from mpmsgr.config.sources import DEFAULT_FILE, load_settings, origins_of
 from mpmsgr.config.ways import Ways, resolve_ways
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Settings",
     "Ways",
     "load_settings",
+    "origins_of",
     "resolve_ways",
     "take_over",
 ]

@@ -222,6 +222,28 @@ class Folder(Kind):
 class File(Folder):
     """A file that may come to be, as an absolute path."""
 
+    note: str = "a file, not a directory"
+
+    def read(self, raw: Any) -> str:
+        """The absolute path of *raw*."""
+        path = super().read(raw)
+        if Path(path).is_dir():
+            raise ValueError(self.must)
+        return path
+
+
+@dataclass(frozen=True)
+class Endpoint(Kind):
+    """One place to listen at, as HOST:PORT; the host is 127.0.0.1 unless said."""
+
+    def read(self, raw: Any) -> str:
+        """*raw* with its host."""
+        text = f"127.0.0.1:{raw}" if whole(str(raw)) is not None else raw
+        split = split_bind(text) if isinstance(text, str) else None
+        if split is None or split[1] != split[2]:
+            raise ValueError(self.must)
+        return str(text)
+
 
 @dataclass(frozen=True)
 class Switch(Kind):

@@ -14,6 +14,7 @@ from typing import Any
 from mpmsgr.config import kinds
 from mpmsgr.config.kinds import KIB, MIB, U32_MAX
 from mpmsgr.errors import ConfigError
+from mpmsgr.logs import FORMATS
 from mpmsgr.session.inject import Injection
 from mpmsgr.session.policy import PRESETS
 
@@ -159,6 +160,21 @@ class Settings:
         "File that log lines are appended to, instead of stderr; USR1 opens it anew.",
         "--log-file",
         metavar="FILE",
+    )
+    log_format: str = _option(
+        "text",
+        kinds.Choice(words=FORMATS),
+        "Log lines for people, or one JSON object each.",
+        "--log-format",
+        metavar="text|json",
+    )
+    metrics_bind: str | None = _option(
+        None,
+        kinds.Endpoint(note="HOST:PORT, HOST an IPv4 address, [IPv6] or a name; or PORT alone"),
+        "Serve /metrics, /livez, /readyz and /healthz here by HTTP; PORT alone is on loopback."
+        " Needs the extra `metrics`.",
+        "--metrics-bind",
+        metavar="HOST:PORT",
     )
     graceful_timeout_s: float = _option(
         30.0,

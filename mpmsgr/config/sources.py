@@ -61,6 +61,19 @@ def load_settings(
     return Settings(**values)
 
 
+def origins_of(
+    flags: Mapping[str, Any],
+    environ: Mapping[str, str],
+    file: Path | None,
+    *,
+    cwd: Path | None = None,
+) -> dict[str, str]:
+    """Who said each setting that was said: the flag, the environment name, or the file and key."""
+    cwd = cwd or Path.cwd()
+    said = _from_file(file, cwd) | _from_environ(environ, cwd) | _from_flags(flags, cwd)
+    return {name: one.label for name, one in said.items()}
+
+
 def _read(option: Option, said: _Said) -> Any:
     raw = said.raw
     if isinstance(option.kind, kinds.Folder) and isinstance(raw, str) and raw:

@@ -134,6 +134,11 @@ class FunctionDispatcher(Dispatcher):
         if hook and callable(function):
             self._hooks[hook].append(function)
 
+    @property
+    def handlers(self) -> Mapping[int, Handler]:
+        """The functions, by message type."""
+        return self._handlers
+
     def dispatch(self, con: Connection, m: Message) -> Result:
         """Decode the payload, call the handler, send what it returns."""
         handler = self._handlers.get(m.type)

@@ -1,4 +1,4 @@
-"""Loading dispatchers: ``MODULE[:ATTR]`` -> a Dispatcher."""
+"""Loading dispatchers: ``MODULE[:ATTR]``, or the name of an installed one -> a Dispatcher."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import inspect
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
+from importlib import metadata, util
 from types import ModuleType
 from typing import Any
 
@@ -14,6 +15,9 @@ from mpmsgr.dispatch.chain import AT_ONCE, Chain, overrides
 from mpmsgr.dispatch.dispatcher import Dispatcher
 from mpmsgr.dispatch.handlers import FunctionDispatcher, is_handler
 from mpmsgr.errors import PluginError
+
+#: Entry points of this group are dispatchers: ``NAME = "MODULE[:ATTR]"``.
+GROUP = "mpmsgr.dispatchers"
 
 
 def load_chain(
@@ -69,9 +73,31 @@ def _chain_of(loaded: list[tuple[str, Dispatcher]]) -> Chain:
     return chain
 
 
+def resolve(spec: str) -> str:
+    """The ``MODULE[:ATTR]`` that *spec* stands for.
+
+    A single name that is no module here may be that of an entry point. Raises PluginError when
+    several distributions give it to different things.
+    """
+    if not spec.isidentifier() or _is_module(spec):
+        return spec
+    points = metadata.entry_points(group=GROUP, name=spec)
+    values = sorted({point.value for point in points})
+    if len(values) > 1:
+        raise PluginError(spec, f"is the name of several plugins: {', '.join(values)}")
+    return values[0].partition("[")[0].replace(" ", "") if values else spec
+
+
+def _is_module(name: str) -> bool:
+    try:
+        return util.find_spec(name) is not None
+    except ValueError:  # a module without a spec, such as __main__
+        return True
+
+
 def load(spec: str, options: Mapping[str, Any]) -> Dispatcher:
     """One dispatcher. Raises PluginError with the traceback when its code fails."""
-    module_name, _, attr = spec.partition(":")
+    module_name, _, attr = resolve(spec).partition(":")
     try:
         module = importlib.import_module(module_name)
         return _dispatcher(spec, module, attr, options)

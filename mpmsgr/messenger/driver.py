@@ -302,14 +302,17 @@ class Driver:
         held = self._rate.allows(action.kind, self.now())
         if held is not None:
             more = f" ({held} lines like this held back)" if held else ""
-            log.warning("session %d, %s%s", action.session.id, action.text, more)
+            fields = {"session": action.session.id, "peer": str(action.session.peer_addr)}
+            log.warning("session %d, %s%s", action.session.id, action.text, more, extra=fields)
 
     def _fault(self, action: Fault) -> None:
         pipe = action.pipe
-        if action.hostile or (pipe.incoming and pipe.session is None):
-            log.warning("pipe %d, peer %s: %s", pipe.id, pipe.peer, action.cause)
-        else:
-            log.info("pipe %d, peer %s: %s", pipe.id, pipe.peer, action.cause)
+        grave = action.hostile or (pipe.incoming and pipe.session is None)
+        fields: dict[str, object] = {"peer": str(pipe.peer)}
+        if pipe.session is not None:
+            fields["session"] = pipe.session.id
+        level = logging.WARNING if grave else logging.INFO
+        log.log(level, "pipe %d, peer %s: %s", pipe.id, pipe.peer, action.cause, extra=fields)
 
     # timers
 

@@ -14,6 +14,7 @@ import traceback
 from typing import Any
 
 from mpmsgr import logs
+from mpmsgr.admin.inspect import Inspector
 from mpmsgr.config import Settings, resolve_ways
 from mpmsgr.control import MAX_ERROR_TEXT, ControlChannel
 from mpmsgr.dispatch.plugins import load_chain, load_io_chain
@@ -25,6 +26,7 @@ from mpmsgr.pool.front import PoolFront
 from mpmsgr.pool.io_memory import IoMemory
 from mpmsgr.pool.layout import SlotLayout
 from mpmsgr.pool.quarantine import Quarantine
+from mpmsgr.pool.report import Report
 from mpmsgr.pool.spool import Spool
 from mpmsgr.process import (
     SUPERVISOR_PID_ENV,
@@ -46,6 +48,7 @@ class IoProcess:
         self._channel, self._incarnation = channel, incarnation
         self._messenger: Messenger | None = None
         self._front: PoolFront | None = None
+        self._inspector = Inspector(channel)
         self._lame_duck = False
         self._memory: IoMemory | None = None
         self._memory_of_slots: dict[int, int] = {}  # descriptors that came before the rest
@@ -80,6 +83,8 @@ class IoProcess:
                 self._work = asyncio.ensure_future(self._stop(packet["timeout_s"]))
             elif op == "quit":
                 self._end(0)
+            elif op == "query":
+                self._inspector.ask(packet)
             elif op == "lame_duck":
                 self._lame_duck = True
                 self._let_nobody_in()
@@ -92,8 +97,8 @@ class IoProcess:
 
     async def _start(self, packet: Packet) -> None:
         settings = Settings.from_dict(packet["settings"])
-        logs.setup_logging(settings.log_level, "io", settings.log_file)
         try:
+            logs.setup_from(packet["settings"], "io")
             await self._serve(settings, packet)
         except Exception as err:
             text = str(err) if isinstance(err, PluginError) else traceback.format_exc()
@@ -134,8 +139,10 @@ class IoProcess:
             dispatch_bytes=settings.dispatch_bytes,
         )
         messenger.start()
+        self._inspector.attach(messenger)
         if self._front is not None:
             self._front.attach(messenger.driver)
+            self._tell_of(self._front)
         else:
             options = settings.options_of(settings.modules)
             await messenger.use_chain(load_chain(settings.modules, options, settings.app_dir))
@@ -146,6 +153,12 @@ class IoProcess:
         addrs = messenger.listen(listeners)
         relax_collector()
         self._channel.send("ready", addrs=[str(addr) for addr in addrs])
+
+    def _tell_of(self, front: PoolFront) -> None:
+        report = Report(front, self._memory)
+        for what, provider in report.providers.items():
+            self._inspector.register(what, provider)
+        self._inspector.count("pool", report.counters)
 
     async def _use_io_modules(self, messenger: Messenger, settings: Settings) -> None:
         options = settings.options_of(settings.io_modules)
@@ -197,6 +210,7 @@ class IoProcess:
         self._end(0)
 
     def _end(self, status: int) -> None:
+        self._inspector.close()
         if not self._status.done():
             self._status.set_result(status)
 

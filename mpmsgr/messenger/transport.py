@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, cast
 
+from mpmsgr.messenger.tcp_info import read_tcp_info
 from mpmsgr.session.pipe import Pipe
 from mpmsgr.wire.address import EntityAddr
 from mpmsgr.wire.crc import Bytes
@@ -106,6 +107,11 @@ class PipeTransport(asyncio.BufferedProtocol):
         self._write_paused = False
         if self._pipe is not None:
             self._driver.write_paused(self._pipe, False)
+
+    def tcp_info(self) -> dict[str, int]:
+        """What the kernel says of the connection; see `read_tcp_info`."""
+        sock = self._transport.get_extra_info("socket") if self._transport is not None else None
+        return {} if sock is None else read_tcp_info(sock)
 
     # what the driver calls
 

@@ -48,6 +48,7 @@ from mpmsgr.pool.quarantine import Quarantine
 from mpmsgr.pool.recalls import Recalls
 from mpmsgr.pool.replies import Replies
 from mpmsgr.pool.seat import Seat
+from mpmsgr.pool.tally import Tally
 from mpmsgr.pool.work import Work
 from mpmsgr.session.actions import Event, EventKind
 from mpmsgr.session.pipe import Pipe
@@ -70,6 +71,8 @@ class PoolFront(Sink):
     that a message may cause, 0 = any number; quarantine: where it goes then; lease_max_age_s: above
     that a worker which keeps a lease is recycled; recycle(slot, generation, why): see to that;
     retired(slot, generation): a worker that was to `retire` holds nothing.
+
+    tally: what workers have done.
     """
 
     def __init__(
@@ -100,6 +103,7 @@ class PoolFront(Sink):
         self._by_id = self._work.board.by_id
         self._newest: dict[int, int] = {}  # by slot: the generation that came last, or died last
         self._loop = asyncio.get_running_loop()
+        self.tally = Tally(self._loop.time())
         self._link = Link.router(endpoint, self._received)
         self._recalls = Recalls(self._lanes, self._work.seats, self._pump)
         self._ticker = Ticker(self._tick)
@@ -122,6 +126,21 @@ class PoolFront(Sink):
     def pushes_dropped(self) -> int:
         """Pushes to connections that were gone."""
         return self._replies.pushes_dropped
+
+    @property
+    def work(self) -> Work:
+        """What is in work."""
+        return self._work
+
+    @property
+    def recalled(self) -> int:
+        """How often a worker was asked to give back what it had not begun."""
+        return self._recalls.count
+
+    @property
+    def quarantined(self) -> int:
+        """Messages that went to quarantine."""
+        return self._quarantine.count
 
     @property
     def groups(self) -> Groups:
@@ -369,6 +388,7 @@ class PoolFront(Sink):
                 if more:
                     self._replies.asked(lane, worker, more)
         self._lanes.measured(worker, count, nbytes, busy_us)
+        self.tally.frame(seat, count, busy_us, self._loop.time())
         self._driver.run()
         self._pump()
 
@@ -495,7 +515,9 @@ class PoolFront(Sink):
         worker = self._lanes.workers.get(slot)
         if worker is None or worker.generation != generation:
             return
+        held = worker.held
         seat, poisoned = self._work.lost(worker, running)
+        self.tally.redelivered += held - len(poisoned)
         self._recalls.lost(seat)
         self._replies.worker_lost(worker)
         for lane, again in poisoned:

@@ -326,6 +326,11 @@ class Ingress:
                 yield pipe, cause
 
     @property
+    def size(self) -> int:
+        """Bytes there are."""
+        return self._mapping.size
+
+    @property
     def used(self) -> int:
         """Bytes in use."""
         return self._arena.used

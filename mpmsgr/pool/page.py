@@ -91,6 +91,11 @@ class Page:
         running = self.cells[RUNNING]
         return self.cells[BEGUN] if running == LAST else running
 
+    @property
+    def handled(self) -> int:
+        """Items completed."""
+        return self.cells[HANDLED]
+
     def started(self) -> list[int]:
         """Numbers of the items that have begun and not completed, sorted.
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from mpmsgr.dispatch.lanes import Worker
+from mpmsgr.pool.ages import Ages
 from mpmsgr.pool.envelope import ANSWERS, FREED, PUSHED, identity
 from mpmsgr.pool.items import as_wire
 from mpmsgr.pool.ringed import Ringed
@@ -13,14 +14,20 @@ from mpmsgr.pool.slot_memory import SlotMemory
 
 
 class Seat:
-    """records, more: of the next frame (envelope.py); due: it is on its way; epoch: of the recall
-    that is going on, 0 = none; recycled: the worker is to be replaced.
+    """records, more: of the next frame (envelope.py); due: it is on its way; dated: the first item
+    in it is noted in ages; epoch: of the recall that is going on, 0 = none; heard_at: when the
+    worker last told what it had done; busy_us: of its time in handlers, as it told; recycled: the
+    worker is to be replaced.
     """
 
     __slots__ = (
         "_wants",
+        "ages",
+        "busy_us",
+        "dated",
         "due",
         "epoch",
+        "heard_at",
         "memory",
         "more",
         "name",
@@ -40,8 +47,11 @@ class Seat:
         self.name = identity(worker.slot, worker.generation)
         self.records: list[Any] = []
         self.more: dict[str, Any] | None = None
-        self.due = self.recycled = False
+        self.due = self.dated = self.recycled = False
         self.epoch = 0
+        self.ages = Ages()
+        self.busy_us = 0
+        self.heard_at = 0.0
         self._wants = wants
 
     def add(self, record: Any) -> None:
@@ -80,5 +90,5 @@ class Seat:
                 self.tell(FREED, self.memory.freed)
                 self.memory.freed = []
         frame = self.ringed.pack((incarnation, self.records, self.more))
-        self.records, self.more, self.due = [], None, False
+        self.records, self.more, self.due, self.dated = [], None, False, False
         return frame

@@ -22,12 +22,13 @@ class _Referred:
 class SlotMemory:
     """*fd* is the slot's memfd in *layout*; it may be closed afterwards.
 
-    freed: offsets of slots that are not referred to any more, for the worker.
+    freed: offsets of slots that are not referred to any more, for the worker; page: its counters.
     """
 
     def __init__(self, fd: int, layout: SlotLayout) -> None:
         self.freed: list[int] = []
-        self._cells = Mapping(fd, page.SIZE, writable=True).raw(0, page.SIZE).cast("Q")
+        self.page = page.Page(Mapping(fd, page.SIZE, writable=True).raw(0, page.SIZE))
+        self._cells = self.page.cells
         self._egress = Mapping(fd, layout.egress_bytes, offset=layout.egress)
         size = layout.ring_bytes
         to_worker = Mapping(fd, size, offset=layout.to_worker, writable=True)
@@ -44,6 +45,11 @@ class SlotMemory:
         for referred in self._referred.values():
             referred.told = 1  # by `occupied`
         return self._to_worker, self._to_io
+
+    @property
+    def arena_bytes(self) -> int:
+        """Size of the worker's arena."""
+        return self._egress.size
 
     @property
     def occupied(self) -> list[tuple[int, int]]:

@@ -65,6 +65,10 @@ class Switchboard:
             self._names[lane.id] = name
         return lane
 
+    def name_of(self, lane: PoolLane) -> KeyName:
+        """The key of *lane*, which is that of a key."""
+        return self._names[lane.id]
+
     def _new(self, kind: type[L]) -> L:
         self._last_id -= 1
         lane = kind(self._last_id)

@@ -59,6 +59,8 @@ class WorkerProcess:
                 self._work = asyncio.ensure_future(self._start(packet))
             elif op == "link":
                 self._link()
+            elif op == "log_level":
+                logs.set_level(packet["level"])
             elif op == "stop":
                 self._work = asyncio.ensure_future(self._stop())
             elif op == "reopen_logs":
@@ -68,8 +70,8 @@ class WorkerProcess:
 
     async def _start(self, packet: Packet) -> None:
         settings = Settings.from_dict(packet["settings"])
-        logs.setup_logging(settings.log_level, f"worker {self._slot}", settings.log_file)
         try:
+            logs.setup_from(packet["settings"], f"worker {self._slot}")
             options = settings.options_of(settings.modules)
             chain = load_chain(settings.modules, options, settings.app_dir)
             ways = resolve_ways(settings, 0)

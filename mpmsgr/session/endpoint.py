@@ -466,6 +466,7 @@ class Endpoint:
         if session.paused:
             self.emit(StayPaused(session))
         session.last_received = now
+        session.opened_at = session.opened_at or now
         self._upkeep.watch(session, now)
         if session.full:  # a reset or the SEQ exchange may have emptied it
             self.emptied(session)

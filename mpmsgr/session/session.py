@@ -64,8 +64,8 @@ class Session:
     first success; pipe: its current socket, None in STANDBY and between attempts;
     target: where we connect to, None for a session that the peer opened; paused: why we stopped
     reading it, if we did (its silence is our own doing then); last_keepalive: when the peer last
-    asked for a sign of life, last_keepalive_ack: the stamp it returned last; retry_at, opened_at,
-    last_received, parked_at: all of them seconds of the caller's clock.
+    asked for a sign of life, last_keepalive_ack: the stamp it returned last; opened_at: when it was
+    first usable; retry_at, last_received, parked_at: all of them seconds of the caller's clock.
     """
 
     __slots__ = (
@@ -86,6 +86,7 @@ class Session:
         "last_keepalive",
         "last_keepalive_ack",
         "last_received",
+        "opened_at",
         "outbox",
         "parked_at",
         "paused",
@@ -129,7 +130,7 @@ class Session:
         self.full = False  # its outbox reached the limit, and has not emptied enough since
         self.last_keepalive: float | None = None
         self.last_keepalive_ack: float | None = None
-        self.last_received = self.retry_at = self.parked_at = 0.0
+        self.last_received = self.opened_at = self.retry_at = self.parked_at = 0.0
         self.wake_at: float | None = None
         self.takeovers = 0  # of its live socket, since takeovers_since
         self.takeovers_since = 0.0

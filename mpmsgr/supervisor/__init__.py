@@ -6,6 +6,7 @@ loop in `supervisor` only carries out. No user code, no ZeroMQ.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from mpmsgr.supervisor.exits import ExitCode
@@ -28,6 +29,7 @@ def run(
     limits: Limits | None = None,
     reread: Callable[[], Settings] | None = None,
     handled: Handled | None = None,
+    origins: Mapping[str, str] | None = None,
 ) -> int:
     """Serve *settings* until a signal stops it; returns an `ExitCode`. Main thread only.
 
@@ -35,7 +37,8 @@ def run(
     one line of reason for every exit code but 0. docs/operations.md lists the signals. *commands*,
     *limits*: other children, other times than the default. *reread*: reads the settings again, for
     a reload; raises ConfigError. *handled*: how many messages the worker of a slot has handled.
+    *origins*: by setting, who said it (see `mpmsgr.config.origins_of`); *reread* keeps it true.
     """
     from mpmsgr.supervisor.service import serve  # a client asks for ExitCode without all this
 
-    return int(serve(settings, commands, limits, reread, handled))
+    return int(serve(settings, commands, limits, reread, handled, origins or {}))

@@ -45,6 +45,11 @@ class Children:
         """Have `wait` call *call* whenever *what*, a file object or descriptor, is readable."""
         self._selector.register(what, selectors.EVENT_READ, call)
 
+    @property
+    def selector(self) -> selectors.BaseSelector:
+        """What `wait` waits for; the data of each key is called without arguments."""
+        return self._selector
+
     def unwatch(self, what: Any) -> None:
         """Watch *what* no longer."""
         self._selector.unregister(what)

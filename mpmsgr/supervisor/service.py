@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import logging
+import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 
+from mpmsgr.admin.desk import Desk
+from mpmsgr.admin.http import HttpServer
+from mpmsgr.admin.systemd import activated_sockets, give_back, notifier_of
 from mpmsgr.config import Settings, resolve_ways
 from mpmsgr.errors import ConfigError
-from mpmsgr.logs import setup_logging
+from mpmsgr.logs import setup_from
 from mpmsgr.messenger.accepter import bind_sockets
 from mpmsgr.supervisor.affinity import cpus_of
 from mpmsgr.supervisor.exits import ExitCode
 from mpmsgr.supervisor.launcher import Launcher
 from mpmsgr.supervisor.limits import Limits
 from mpmsgr.supervisor.measures import Handled
-from mpmsgr.supervisor.rundir import open_run_dir
+from mpmsgr.supervisor.rundir import RunDir, open_run_dir
 from mpmsgr.supervisor.shared import open_shared
 from mpmsgr.supervisor.signals import Signals
 from mpmsgr.supervisor.spawn import Commands, check_platform
@@ -32,22 +36,28 @@ def serve(
     limits: Limits | None,
     reread: Callable[[], Settings] | None,
     handled: Handled | None,
+    origins: Mapping[str, str],
 ) -> ExitCode:
     """Serve *settings* until stopped; see `mpmsgr.supervisor.run`."""
     with ExitStack() as stack:
         signals = stack.enter_context(Signals())
         try:
-            setup_logging(settings.log_level, "supervisor", settings.log_file)
+            setup_from(settings.as_dict(), "supervisor")
             check_platform()
             check_size(settings)
             cpus_of(settings.cpu_affinity)
             run_dir = open_run_dir(settings.run_dir)
             stack.callback(run_dir.remove)
-            listeners = bind_sockets(settings.bind)
+            listeners = activated_sockets(os.environ, settings.auth)
+            if listeners:
+                stack.callback(give_back, [listener.dup() for listener in listeners])
+            else:
+                listeners = bind_sockets(settings.bind)
             stack.callback(close_listeners, listeners)
             shared = open_shared(settings)
             stack.callback(shared.close)
             watch = stack.enter_context(SourceWatch(settings.app_dir)) if settings.reload else None
+            http = _http(settings, run_dir, stack)
         except (ConfigError, OSError) as exc:
             say(str(exc))
             return ExitCode.USAGE
@@ -60,4 +70,16 @@ def serve(
         )
         if watch is not None:
             supervisor.reload_with(watch)
+        supervisor.companions.append(Desk(supervisor, origins, http.address if http else ""))
+        if notifier := notifier_of(supervisor, os.environ):
+            supervisor.companions.append(notifier)
         return supervisor.run()
+
+
+def _http(settings: Settings, run_dir: RunDir, stack: ExitStack) -> HttpServer | None:
+    """Metrics and health, where they are wanted; served until *stack* unwinds."""
+    if settings.metrics_bind is None:
+        return None
+    http = HttpServer(settings.metrics_bind, run_dir.path)
+    stack.callback(http.close)
+    return http

@@ -22,6 +22,7 @@ from mpmsgr.supervisor import actions as do
 from mpmsgr.supervisor.affinity import cpus_of
 from mpmsgr.supervisor.child import Duty, Phase, Slot
 from mpmsgr.supervisor.children import Children
+from mpmsgr.supervisor.companion import Companion
 from mpmsgr.supervisor.decide import decide
 from mpmsgr.supervisor.exits import ExitCode
 from mpmsgr.supervisor.facts import Facts
@@ -42,6 +43,7 @@ class Supervisor:
     """One I/O process and its workers, from start to stop.
 
     facts: what it knows; for others to read. children: what else its loop is to watch goes there.
+    companions: who is told what goes on.
     restart_needed: settings that the latest reload found changed and only a restart changes.
     """
 
@@ -73,6 +75,7 @@ class Supervisor:
         self.facts = Facts.of(settings.workers, limits.of(settings))
         self.children = Children(self._on_packet, self._on_closed, self._on_death)
         self.children.watch(signals, self._on_signals)
+        self.companions: list[Companion] = []
 
     def run(self) -> ExitCode:
         """Serve until stopped. Nobody is left running, however this ends."""
@@ -81,8 +84,11 @@ class Supervisor:
                 wake_at = self._settle()
                 if self._exit is not None:
                     return self._exit
-                self.children.wait(wake_at)
+                now = time.monotonic()
+                self.children.wait(min([wake_at, *(c.settled(now) for c in self.companions)]))
         finally:
+            for companion in self.companions:
+                companion.close()
             self.children.end()
 
     # What others see of it
@@ -118,6 +124,8 @@ class Supervisor:
         How it ends is logged, and in the facts. Raises ConfigError, and changes nothing, if the
         configuration is wrong or this is no time for it.
         """
+        for companion in self.companions:
+            companion.reloading()
         if self.facts.stop_at is not None or not self.facts.announced:
             when = "stopping" if self.facts.announced else "starting"
             raise ConfigError("reload", when, "there is none while the server starts or stops")
@@ -234,8 +242,9 @@ class Supervisor:
             case "recycle" if slot is None:
                 which = int(packet["slot"]), int(packet["generation"])
                 self.facts.wants_recycled(*which, str(packet["why"]))
-            case other:
-                log.debug("%s says %s", self._name(slot), other)
+            case _:
+                for companion in self.companions:
+                    companion.told(slot, packet)
 
     def _on_ready(self, slot: Slot, packet: Packet) -> None:
         if slot is None:
@@ -264,6 +273,8 @@ class Supervisor:
         self.facts.died(slot, cause, now, running=running, signal=number)
         level = logging.INFO if expected else logging.WARNING
         log.log(level, "%s ended: %s, pid %d", child.full_name, child.cause, process.pid)
+        for companion in self.companions:
+            companion.ended(slot)
         limits = self.facts.limits
         if slot is not None and child.early_deaths == limits.breaker_limit:
             log.error(
@@ -364,7 +375,7 @@ class Supervisor:
         match action:
             case do.CommitReload():
                 facts.reload_committed()
-                self._apply(Settings.from_dict(self.settings))
+                self.apply(Settings.from_dict(self.settings))
             case do.AbandonReload(text):
                 facts.reload_abandoned(text, time.monotonic())
                 why = text.strip().rpartition("\n")[2]  # a traceback was logged where it came from
@@ -373,7 +384,7 @@ class Supervisor:
                 facts.reloading = False
                 log.info("reloaded, %d workers", facts.target)
 
-    def _apply(self, settings: Settings) -> None:
+    def apply(self, settings: Settings) -> None:
         """Have *settings* in force here and in the I/O process; workers start with them."""
         self.facts.limits = self._limits.of(settings)
         logs.set_level(settings.log_level)

@@ -29,7 +29,7 @@ def served(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Settings]:
     seen: list[Settings] = []
     monkeypatch.chdir(tmp_path)
 
-    def note(settings: Settings, *, reread: Callable[[], Settings]) -> int:
+    def note(settings: Settings, *, reread: Callable[[], Settings], origins: dict[str, str]) -> int:
         seen.append(settings)
         assert reread() == settings
         return 0
@@ -45,8 +45,9 @@ def test_every_flag_reaches_its_setting(served: list[Settings], tmp_path: Path) 
     line = (
         "serve --bind 127.0.0.1:0 --bind [::1]:6800-6810 --advertise 192.0.2.1:6800 --workers 0"
         " --name mon.0 --nonce 7 --auth none --app-dir . --run-dir r --log-level debug"
-        " --graceful-timeout 1.5 --max-messages 9 --max-lifetime 60 --max-rss 1GiB --cpu-affinity 0"
-        " --log-file l --io-module d --io-module e:F --max-attempts 5 --quarantine-dir q a b:C"
+        " --log-format json --log-file log --metrics-bind [::1]:9 --graceful-timeout 1.5"
+        " --max-messages 9 --max-lifetime 60 --max-rss 1GiB --cpu-affinity 0"
+        " --io-module d --io-module e:F --max-attempts 5 --quarantine-dir q a b:C"
     )
     assert run(line.split()) == 0
     (settings,) = served
@@ -60,12 +61,14 @@ def test_every_flag_reaches_its_setting(served: list[Settings], tmp_path: Path) 
         app_dir=str(tmp_path),
         run_dir=str(tmp_path / "r"),
         log_level="debug",
+        log_format="json",
+        log_file=str(tmp_path / "log"),
+        metrics_bind="[::1]:9",
         graceful_timeout_s=1.5,
         max_messages=9,
         max_lifetime_s=60.0,
         max_rss_bytes=1 << 30,
         cpu_affinity="0",
-        log_file=str(tmp_path / "l"),
         max_attempts=5,
         quarantine_dir=str(tmp_path / "q"),
         modules=["a", "b:C"],

@@ -17,7 +17,8 @@ ROOT = Path(mpmsgr.__file__).parent
 
 #: From the bottom up: a module imports its own line and those above it in this list.
 #: `mpmsgr.messenger.io` is the main of the I/O process: the one module of its folder that knows the
-#: pool. `mpmsgr` alone is the public face in ``__init__``.
+#: pool; `mpmsgr.supervisor.service` that of the supervisor: it knows `mpmsgr.admin`, which looks at
+#: a supervisor from outside. `mpmsgr` alone is the public face in ``__init__``.
 LAYERS = [
     "mpmsgr.errors",
     "mpmsgr.process",
@@ -31,10 +32,12 @@ LAYERS = [
     "mpmsgr.sync",
     "mpmsgr",
     "mpmsgr.config",
+    "mpmsgr.admin.inspect",
     "mpmsgr.pool",
     "mpmsgr.messenger.io",
     "mpmsgr.supervisor",
     "mpmsgr.admin",
+    "mpmsgr.supervisor.service",
     "mpmsgr.load",
     "mpmsgr.cli",
     "mpmsgr.__main__",

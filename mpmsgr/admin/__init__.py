@@ -1,0 +1,1 @@
+"""What an operator sees and asks: admin socket, metrics, health, doctor, top."""
