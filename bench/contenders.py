@@ -41,12 +41,22 @@ class Contender(Protocol):
 
 
 class MsgrEcho:
-    """`mpmsgr serve workers.echo:Echo` with one worker, of this checkout or another."""
+    """`mpmsgr serve workers.echo:Echo` with one worker, of this checkout or another.
+
+    fast: it is not the worker that answers, but the I/O process.
+    """
 
     def __init__(
-        self, clients: int, in_flight: int, size: int, checkout: Path | None = None
+        self,
+        clients: int,
+        in_flight: int,
+        size: int,
+        *,
+        checkout: Path | None = None,
+        fast: bool = False,
     ) -> None:
-        self._server = Server("workers.echo:Echo", workers=1, checkout=checkout)
+        toml = 'io_modules = ["workers.echo:FastEcho"]' if fast else ""
+        self._server = Server("workers.echo:Echo", workers=1, toml=toml, checkout=checkout)
         self.pids = [self._server.io_pid(), *self._server.worker_pids()]
         host, _, port = self._server.address.rpartition(":")
         self.clients: Clients = MsgrClients((host, int(port)), clients, in_flight, size)

@@ -2,8 +2,8 @@
 
 Peers are pyzmq, a ROUTER/DEALER broker with one worker (proxy: the loop in C, `zmq.proxy`; poll:
 the loop of the ZeroMQ guide; drain: many messages per poll; these three do not copy large messages;
-plain: poll with pyzmq's defaults, which do), uvicorn with a plain HTTP echo, and the mpmsgr of
-another checkout (before).
+plain: poll with pyzmq's defaults, which do), uvicorn with a plain HTTP echo, mpmsgr that dispatches
+fast (fast: its I/O process answers), and the mpmsgr of another checkout (before).
 
 All servers stay up for the whole run and take turns (A B C A B C ...), so that a slow moment of the
 machine meets all of them. CPU is user + system time of the I/O process or broker and the worker, or
@@ -28,7 +28,7 @@ from bench.limits import FORM, Limit
 from bench.loads import LOADS, Load
 from bench.server import python_of
 
-_OURS, _BEFORE, _HTTP = "mpmsgr", "before", "uvicorn"
+_OURS, _BEFORE, _FAST, _HTTP = "mpmsgr", "before", "fast", "uvicorn"
 _PYZMQ = ("proxy", "poll", "drain", "plain")
 _USUAL = ("proxy", "poll", "drain")
 
@@ -51,7 +51,7 @@ class Turn:
     "--baseline",
     "baselines",
     multiple=True,
-    type=click.Choice([*_PYZMQ, _HTTP]),
+    type=click.Choice([*_PYZMQ, _HTTP, _FAST]),
     default=_USUAL,
     show_default=True,
     help="Peers; those that are judged take part in any case.",
@@ -82,7 +82,7 @@ def main(
 ) -> None:
     """Measure each load and print what was found."""
     ours = [] if baselines_only else [_OURS, _BEFORE] if before else [_OURS]
-    known = [*_PYZMQ, _HTTP, _BEFORE]
+    known = [*_PYZMQ, _HTTP, _FAST, _BEFORE]
     judged = _settled([Limit.read(text, LOADS, known) for text in limits], max_ratio)
     if baselines_only:
         judged = []
@@ -155,7 +155,8 @@ def _start(name: str, load: Load, before: Path | None) -> Contender:
         return ZmqEcho(name, *load.shape)
     if name == _HTTP:
         return HttpEcho(*load.shape)
-    return MsgrEcho(*load.shape, checkout=before if name == _BEFORE else None)
+    checkout = before if name == _BEFORE else None
+    return MsgrEcho(*load.shape, checkout=checkout, fast=name == _FAST)
 
 
 def _turn(contender: Contender, requests: int, bursts: int) -> Turn:

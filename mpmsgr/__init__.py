@@ -25,6 +25,7 @@ from mpmsgr.errors import (
 )
 from mpmsgr.messenger.client import connect
 from mpmsgr.messenger.messenger import Messenger
+from mpmsgr.session.auth import Authorizer, Verification
 from mpmsgr.session.policy import Policies, Policy
 from mpmsgr.wire.address import EntityAddr
 from mpmsgr.wire.message import Message
@@ -33,6 +34,7 @@ from mpmsgr.wire.name import EntityName, EntityType
 __version__ = "0.1.0"
 
 __all__ = [
+    "Authorizer",
     "ConfigError",
     "ConnectError",
     "Connection",
@@ -62,6 +64,7 @@ __all__ = [
     "SessionReset",
     "StateError",
     "Verdict",
+    "Verification",
     "WorkerError",
     "connect",
     "every",

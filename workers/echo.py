@@ -16,3 +16,15 @@ class Echo(Dispatcher):
         """Answer one message with itself."""
         con.send_message(m.reply(front=m.front, middle=m.middle, data=m.data))
         return None
+
+
+class FastEcho(Echo):
+    """The same in the I/O process, without a worker: for ``--io-module``."""
+
+    def can_fast_dispatch_any(self) -> bool:
+        """Yes."""
+        return True
+
+    def fast_dispatch(self, con: Connection, m: Message) -> None:
+        """Answer one message with itself."""
+        con.send_message(m.reply(front=m.front, middle=m.middle, data=m.data))

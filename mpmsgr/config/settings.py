@@ -286,7 +286,8 @@ class Settings:
     dispatch_bytes: int = _option(
         100 * MIB,
         kinds.Size(low=1),
-        "Bytes of messages in work at once; reading pauses above.",
+        "Bytes of messages in work at once; reading pauses above. An eighth is left to peers whose"
+        " policy is urgent, if there are any.",
     )
     arena_bytes: int = _option(
         64 * MIB,

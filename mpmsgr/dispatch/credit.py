@@ -8,7 +8,7 @@ from __future__ import annotations
 
 #: Handler time that a worker may hold, in microseconds.
 WINDOW_US = 1000.0
-#: What reading and writing batches takes of a worker's time per message, and at most what part of it.
+#: What reading and writing batches takes of the time of a message, and at most what part of it.
 _OVERHEAD_US, _OVERHEAD_PART = 3.0, 0.75
 #: Before anything was measured, and never less than: one that runs, and one that is there next.
 _FIRST, _LEAST = 32, 2
@@ -47,7 +47,7 @@ class Credit:
 
 
 def _mean(before: float, now: float) -> float:
-    now = max(now, 0.001)
+    now = max(now, 1e-6)  # a byte takes less than a nanosecond, and never nothing
     keep = _KEEP_FALLING if now < before else _KEEP_RISING
     return before * keep + now * (1 - keep) if before else now
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from mpmsgr.dispatch.handling import DEFAULT, Handling
 from mpmsgr.dispatch.state import State
+from mpmsgr.errors import HandlerError
 
 if TYPE_CHECKING:
     from mpmsgr.dispatch.connection import Connection
@@ -59,12 +60,28 @@ class Invocation:
             self.sends.append(send)
         self.held_bytes += nbytes
 
-    def pushed(self, con_id: int, nbytes: int) -> int:
-        """One more push, of *nbytes*, to the connection: bytes of all that are held for it."""
-        if self.pushes is None:
-            self.pushes = {}
-        total = self.pushes[con_id] = self.pushes.get(con_id, 0) + nbytes
-        return total
+    def hold_push(self, con_id: int, nbytes: int, limit: int) -> int:
+        """One more push, of *nbytes*, is held for the connection; returns the bytes of all.
+
+        Raises HandlerError where it is not the only one, and they are more than *limit* (0 = none):
+        to wait for room would be to wait for itself.
+        """
+        self.pushes = self.pushes or {}
+        held = self.pushes.get(con_id, 0)
+        if held and 0 < limit < held + nbytes:
+            text = (
+                f"of {nbytes} bytes: the handler holds {held} for that peer already until it"
+                f" completes, at most {limit} (outbox_bytes); @handles(streaming=True) sends at"
+                " once"
+            )
+            raise HandlerError("a push", text)
+        self.pushes[con_id] = held + nbytes
+        return held + nbytes
+
+    def drop_push(self, con_id: int, nbytes: int) -> None:
+        """That one is not held, after all."""
+        if self.pushes is not None:
+            self.pushes[con_id] -= nbytes
 
     def undo(self) -> None:
         """It failed: nothing of what it sent leaves, the state is as before it."""

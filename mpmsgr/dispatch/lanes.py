@@ -90,7 +90,8 @@ class Lane(Generic[T]):
 
     inflight: handed to `worker`, not completed, in order, numbers: their numbers; redo: to be
     handed out again, before what waits; queued, queued_bytes: what waits in the queue; urgent: it
-    waits before all others; held: nothing is to be handed out now; homeless: it was on a worker before, and is on none now.
+    waits before all others; held: nothing is to be handed out now; homeless: it was on a worker
+    before, and is on none now.
     """
 
     __slots__ = (

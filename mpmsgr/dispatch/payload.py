@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, dataclass_transform
 
 import msgpack
 
@@ -31,6 +31,7 @@ class PayloadError(MessengerError):
         super().__init__(f"payload of message type {type_:#x}: {text}")
 
 
+@dataclass_transform()
 def message(type_: int) -> Callable[[type[T]], type[T]]:
     """Make a class a dataclass whose instances travel as messages of *type_* (0x8001 to 0xffff).
 

@@ -6,11 +6,15 @@ the copy is encoded again, and only if that differs is there something to commit
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgpack
 
 from mpmsgr.errors import MessengerError
+
+#: msgpack holds nothing that is nested deeper; so much of a path is shown then.
+_DEEPEST, _LONGEST = 1024, 60
 
 
 class StateError(MessengerError):
@@ -38,8 +42,7 @@ class State:
     def value(self) -> dict[Any, Any]:
         """The copy to work on."""
         if self._value is None:
-            packed = self.packed
-            self._value = msgpack.unpackb(packed, strict_map_key=False) if packed else {}
+            self._value = _decoded(self.packed) if self.packed else {}
         return self._value
 
     def encode(self) -> bytes | None:
@@ -54,7 +57,7 @@ class State:
         try:
             packed: bytes = msgpack.packb(self._value)
         except (TypeError, ValueError, OverflowError) as err:
-            raise _misfit("state", self._value) or StateError("state", str(err)) from None
+            raise _misfit(self._value) or StateError("state", str(err)) from None
         if packed == self.packed:
             return None
         if len(packed) > self.limit:
@@ -70,21 +73,57 @@ class State:
         self._value = None
 
 
-def _misfit(path: str, value: Any) -> StateError | None:
-    """The error for the first value in *value* that msgpack cannot hold."""
-    if isinstance(value, dict):
-        for key, part in value.items():
-            found = _misfit(f"{path} key {key!r}", key) or _misfit(f"{path}[{key!r}]", part)
-            if found:
-                return found
-        return None
-    if isinstance(value, list | tuple):
-        parts = (_misfit(f"{path}[{i}]", part) for i, part in enumerate(value))
-        return next(filter(None, parts), None)
+def _decoded(packed: bytes) -> dict[Any, Any]:
+    state: dict[Any, Any]
+    try:
+        state = msgpack.unpackb(packed, strict_map_key=False)
+    except TypeError:  # a tuple is a key somewhere, and comes back as a list
+        state = msgpack.unpackb(packed, strict_map_key=False, object_pairs_hook=_with_tuples)
+    return state
+
+
+def _with_tuples(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
+    return {_tuples(key): value for key, value in pairs}
+
+
+def _tuples(key: Any) -> Any:
+    return tuple(map(_tuples, key)) if isinstance(key, list) else key
+
+
+def _misfit(state: dict[Any, Any]) -> StateError | None:
+    """The error for the first value in *state* that msgpack cannot hold."""
+    levels = [_parts("state", state)]
+    while levels:
+        path, value = next(levels[-1], ("", None))
+        if not path:
+            levels.pop()
+        elif isinstance(value, dict | list | tuple):
+            if len(levels) > _DEEPEST:
+                return StateError(f"{path[:_LONGEST]}...", "is nested too deeply")
+            levels.append(_parts(path, value))
+        elif (text := _why_not(value)) is not None:
+            return StateError(path, f"is {type(value).__name__}: msgpack cannot hold it ({text})")
+    return None
+
+
+def _parts(
+    path: str, value: dict[Any, Any] | list[Any] | tuple[Any, ...]
+) -> Iterator[tuple[str, Any]]:
+    """What is in *value*, and its path."""
+    if not isinstance(value, dict):
+        yield from ((f"{path}[{i}]", part) for i, part in enumerate(value))
+        return
+    for key, part in value.items():
+        yield f"{path} key {key!r}", key
+        yield f"{path}[{key!r}]", part
+
+
+def _why_not(value: Any) -> str | None:
+    """Why msgpack cannot hold *value*, None if it can."""
     try:
         msgpack.packb(value)
     except (TypeError, ValueError, OverflowError) as err:
-        return StateError(path, f"is {type(value).__name__}: msgpack cannot hold it ({err})")
+        return str(err)
     return None
 
 

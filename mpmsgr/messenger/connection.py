@@ -213,7 +213,11 @@ class MessengerConnection(SessionFacts, LocalConnection):  # type: ignore[overri
 
     def mark_down(self) -> None:
         """End the session, without an event on this side; pending requests raise SessionReset."""
-        self.messenger.mark_down(self.session)
+        run = self.messenger.holder()
+        if run is None:
+            self.messenger.mark_down(self.session)
+        else:
+            run.hold(lambda: self.messenger.mark_down(self.session), 0)
 
     def mark_disposable(self) -> None:
         """See `Connection.mark_disposable`."""

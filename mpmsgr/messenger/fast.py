@@ -115,10 +115,12 @@ class FastSink(Sink):
             if m is None or dispatcher is None:
                 rest.append(raw)
                 messages.append(m)
+            elif session.full or session in self._held:
+                self._hold(session, _Taken(dispatcher, con, m, prefix), len(raw))
             else:
-                self._take(session, _Taken(dispatcher, con, m, prefix), len(raw))
+                self._run(session, dispatcher, con, m, prefix)
         if rest:
-            self._inner.take(session, rest, messages)
+            self._inner.deliver_decoded(session, rest, messages)
 
     def event(self, event: Event) -> None:
         """See `Sink`."""
@@ -136,7 +138,7 @@ class FastSink(Sink):
         if held is None or session.full:
             return
         while held.taken and not session.full:
-            self._run(session, held.taken.popleft())
+            self._run(session, *held.taken.popleft())
         if not held.taken:
             self._hold_no_more(session)
 
@@ -182,32 +184,33 @@ class FastSink(Sink):
                 log.exception("%s: can_fast_dispatch failed", name_of(dispatcher))
         return None
 
-    def _take(self, session: Session, taken: _Taken, nbytes: int) -> None:
-        """Dispatch it, or have it wait: requests of a session whose outbox is full do."""
-        m = taken.m
-        if type(m.raw) is not bytes:  # in shared memory, which is not there for what is kept here
-            m.data, m.raw = bytes(m.data), None
-        held = self._held.get(session)
-        if held is None and not session.full:
-            self._run(session, taken)
-            return
-        held = held or self._held.setdefault(session, _Held())
+    def _hold(self, session: Session, taken: _Taken, nbytes: int) -> None:
+        """Requests of a session whose outbox is full have to wait."""
+        _move_out(taken.m)
+        held = self._held.setdefault(session, _Held())
         held.taken.append(taken)
         held.nbytes += nbytes
         self._none_held.clear()
         if held.nbytes > session.held_limit:
             self._driver.endpoint.overrun(session, self._driver.now())
 
-    def _run(self, session: Session, taken: _Taken) -> None:
-        dispatcher, con, m, prefix = taken
+    def _run(
+        self,
+        session: Session,
+        dispatcher: Dispatcher,
+        con: Connection,
+        m: Message,
+        prefix: HandledPrefix | None,
+    ) -> None:
         if not con.failed:
+            _move_out(m)
             self._dispatch(dispatcher, con, m)
-        self._done(session, m, prefix)
-
-    def _done(self, session: Session, m: Message, prefix: HandledPrefix | None) -> None:
         if prefix is not None:
-            driver = self._driver
-            driver.endpoint.handled(session, [m.seq], driver.now(), prefix=prefix)
+            self._done(session, m, prefix)
+
+    def _done(self, session: Session, m: Message, prefix: HandledPrefix) -> None:
+        driver = self._driver
+        driver.endpoint.handled(session, [m.seq], driver.now(), prefix=prefix)
 
     def _dispatch(self, dispatcher: Dispatcher, con: Connection, m: Message) -> None:
         self.counts.dispatched += 1
@@ -224,7 +227,8 @@ class FastSink(Sink):
         held = self._held.get(session)
         if held is not None:
             for _, _, m, prefix in held.taken:
-                self._done(session, m, prefix)
+                if prefix is not None:
+                    self._done(session, m, prefix)
             self._hold_no_more(session)
 
     def _hold_no_more(self, session: Session) -> None:
@@ -254,3 +258,9 @@ class FastSink(Sink):
             more = f" ({held} lines like this held back)" if held else ""
             budget = f"{self._budget_s * 1e3:g} ms"
             log.warning("%s took %.1f ms, its budget is %s%s", who, took * 1e3, budget, more)
+
+
+def _move_out(m: Message) -> None:
+    """Shared memory is no place for what is kept here, for as long as it may be."""
+    if type(m.raw) is memoryview:
+        m.data, m.raw = bytes(m.data), None

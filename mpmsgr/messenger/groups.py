@@ -6,6 +6,7 @@ from typing import Any
 
 from mpmsgr.messenger.driver import Driver
 from mpmsgr.session.session import Session
+from mpmsgr.session.states import State
 from mpmsgr.wire.v1.parcel import Parcel
 
 
@@ -17,7 +18,9 @@ class Groups:
         self._of: dict[int, set[str]] = {}  # by session id
 
     def join(self, name: str, session: Session) -> None:
-        """*session* is a member, until it leaves or ends."""
+        """*session* is a member, until it leaves or ends; one that is over never is."""
+        if session.state is State.CLOSED:
+            return
         self.members.setdefault(name, {})[session.id] = session
         self._of.setdefault(session.id, set()).add(name)
 

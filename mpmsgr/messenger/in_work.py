@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from mpmsgr.dispatch.serial import HELD
 from mpmsgr.messenger.connection import MessengerConnection
 from mpmsgr.messenger.sink import HEAP
-from mpmsgr.messenger.throttles import Throttles
+from mpmsgr.messenger.throttles import PER_MESSAGE, Throttles
 from mpmsgr.session.pipe import Pipe
 from mpmsgr.session.session import Session
 from mpmsgr.wire.message import Message
@@ -31,7 +31,7 @@ class InWork:
         session, size = con.session, m.size
         self._sizes[m] = session, size
         self._bytes[session] += size
-        self.throttles.dispatch.take(size)
+        self.throttles.dispatch.take(size + PER_MESSAGE)
         self.throttles.took(session, 1, size)
 
     def remove(self, items: Iterable[object]) -> None:
@@ -42,7 +42,7 @@ class InWork:
                 self._bytes[session] -= size
                 if not self._bytes[session]:
                     del self._bytes[session]
-                self.throttles.dispatch.give_back(size)
+                self.throttles.dispatch.give_back(size + PER_MESSAGE)
                 self.throttles.gave_back(session, 1, size)
         if self.throttles.waits:
             self.throttles.look()

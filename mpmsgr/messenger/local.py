@@ -74,7 +74,9 @@ class LocalSink(Sink):
         nonce = session.peer_addr.nonce
         self._deliver(session, [decode_raw(raw, nonce) for raw in raws])
 
-    def take(self, session: Session, raws: list[Bytes], messages: Sequence[Message | None]) -> None:
+    def deliver_decoded(
+        self, session: Session, raws: list[Bytes], messages: Sequence[Message | None]
+    ) -> None:
         """See `Sink`."""
         nonce = session.peer_addr.nonce
         pairs = zip(raws, messages, strict=True)

@@ -421,8 +421,11 @@ class Messenger:
         if self.closed or session.state is State.CLOSED:
             return False
         parcel = self._encode(m)
-        held = run.pushed(session.id, parcel.size) if parcel.push else 0
+        policy = session.policy
+        limit = 0 if policy.outbox_full == "drop_oldest" else policy.outbox_bytes
+        held = run.hold_push(session.id, parcel.size, limit) if parcel.push else 0
         if parcel.push and not self.endpoint.admit(session, held):
+            run.drop_push(session.id, parcel.size)
             self._refuse(session)
             return True
         run.hold(lambda: self._queue(session, parcel), parcel.size)

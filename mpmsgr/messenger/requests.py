@@ -60,6 +60,12 @@ class Requests:
                 future.set_result(m)
         return True
 
+    def give_up(self, tid: int, error: SessionReset) -> None:
+        """Raise *error* in the request with *tid*."""
+        future = self._waiting.pop(tid, None)
+        if future is not None and not future.done():
+            future.set_exception(error)
+
     def fail(self, error: SessionReset, kept: Collection[int] = ()) -> None:
         """The session is gone: raise *error* in all but *kept* ones, which are sent again."""
         again = set(kept)

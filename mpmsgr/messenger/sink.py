@@ -27,7 +27,9 @@ class Sink(Protocol):
     def deliver(self, session: Session, raws: list[Bytes]) -> None:
         """Raw messages of *session*, in order."""
 
-    def take(self, session: Session, raws: list[Bytes], messages: Sequence[Message | None]) -> None:
+    def deliver_decoded(
+        self, session: Session, raws: list[Bytes], messages: Sequence[Message | None]
+    ) -> None:
         """The same; *messages* are the decoded ones, where that is done already."""
         self.deliver(session, raws)
 

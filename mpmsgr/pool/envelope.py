@@ -14,7 +14,8 @@ I/O process -> worker
     more   = nil, or a map
         WELCOME   [[offset, length], ...] of the worker's arena that are still in use
         FREED     [offset, ...] of its arena that are not in use any more
-        ANSWERS   [[connection id, raw], ...] replies to requests of handlers
+        ANSWERS   [[connection id, raw], ...] replies to requests of handlers; [connection id, tid]
+                  where there will be none
         PUSHED    [[token, there and queued], ...] of "push"; if its outbox is full also the peer's
                   address, bytes in the outbox, their limit
         RECALLED  epoch: what came up to the end of this frame and is not begun is void

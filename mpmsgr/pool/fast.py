@@ -17,6 +17,7 @@ from mpmsgr.messenger.session_facts import SessionFacts
 from mpmsgr.pool.front import PoolFront
 from mpmsgr.pool.items import SessionLane
 from mpmsgr.session.session import Session
+from mpmsgr.session.states import State
 from mpmsgr.wire.crc import Bytes
 from mpmsgr.wire.message import Message
 
@@ -62,11 +63,13 @@ class FastConnection(SessionFacts, Connection):  # type: ignore[override]
     @property
     def failed(self) -> bool:
         """Is the session over for good?"""
-        return self._is_down or super().failed
+        return self._is_down or self.session.state is State.CLOSED
 
     def send_message(self, m: Any, data: Bytes = b"") -> bool:
         """See `Connection.send_message`."""
-        return not self.failed and self.messenger.send(self.session, to_message(m, data))
+        if self._is_down:
+            return False
+        return self.messenger.send(self.session, m if type(m) is Message else to_message(m, data))
 
     async def send(self, m: Any, data: Bytes = b"") -> bool:
         """See `Connection.send_message`: it does not wait for room."""

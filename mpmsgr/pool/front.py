@@ -14,7 +14,7 @@ from mpmsgr.dispatch.routes import Routes
 from mpmsgr.messenger.driver import Driver
 from mpmsgr.messenger.groups import Groups
 from mpmsgr.messenger.sink import HEAP, Sink
-from mpmsgr.messenger.throttles import CLAIMS_ABOVE, Throttles
+from mpmsgr.messenger.throttles import CLAIMS_ABOVE, PER_MESSAGE, Throttles
 from mpmsgr.messenger.ticker import Ticker
 from mpmsgr.pool.casualties import Casualties
 from mpmsgr.pool.envelope import (
@@ -200,13 +200,13 @@ class PoolFront(Sink):
         session = lane.session
         lane.held_count += count
         lane.held_bytes += nbytes
-        self.throttles.dispatch.current -= nbytes
+        self.throttles.dispatch.current -= nbytes + count * PER_MESSAGE
         self.throttles.gave_back(session, count, nbytes)
         if lane.held_bytes > session.held_limit:
             self._driver.endpoint.overrun(session, self._driver.now())
 
     def _hold_no_more(self, lane: SessionLane) -> None:
-        self.throttles.dispatch.current += lane.held_bytes
+        self.throttles.dispatch.current += lane.held_bytes + lane.held_count * PER_MESSAGE
         self.throttles.took(lane.session, lane.held_count, lane.held_bytes)
         lane.held_count = lane.held_bytes = 0
 

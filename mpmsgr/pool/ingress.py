@@ -19,6 +19,7 @@ from mpmsgr.messenger.throttles import too_slow
 from mpmsgr.pool.arena import PAGE, Arena
 from mpmsgr.pool.mapping import Mapping
 from mpmsgr.session.pipe import Pipe
+from mpmsgr.session.session import Session
 from mpmsgr.wire.v1.parcel import Parcel
 
 #: Data begins at a multiple of this, for those who compute with it.
@@ -106,13 +107,17 @@ class Ingress:
 
     # messages in
 
-    def place(self, pipe: Pipe, size: int, lead: int) -> memoryview | None:
-        """See `Sink.place`."""
+    def place(
+        self, pipe: Pipe, size: int, lead: int, *, at_once: bool = False
+    ) -> memoryview | None:
+        """See `Sink.place`. at_once: HEAP where there is no room."""
         if size + _ALIGN + PAGE > self._mapping.size:
             return HEAP
         self.collect()
         claim = _Claim(size, lead, self._now())
         view = None if self._is_someone_first(claim.at) else self._allocate(pipe, claim)
+        if view is None and at_once:
+            return HEAP
         if view is None:
             self._claims[pipe] = claim
             self._wakes = True
@@ -121,6 +126,14 @@ class Ingress:
     def unplace(self, pipe: Pipe) -> None:
         """See `Sink.unplace`."""
         self._claims.pop(pipe, None)
+
+    def let_through(self, session: Session) -> None:
+        """*session* is to be read on: what is awaited of its peer may be behind a message that
+        waits for room.
+        """
+        for pipe in [pipe for pipe in self._claims if pipe.session is session]:
+            del self._claims[pipe]
+            self._grant(pipe, HEAP)
 
     def _is_someone_first(self, now: float) -> bool:
         """Has somebody waited for so long that nobody may come before?"""

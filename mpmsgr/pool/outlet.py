@@ -9,12 +9,13 @@ from mpmsgr.pool.envelope import POISON
 
 
 class Outlet:
-    """id: of the connection or lane; completed: items since the last batch; out: head, body, head,
-    body ... of parcels; dirty: it waits to be taken.
+    """id: of the connection or lane; incarnation: of the I/O process that told of it; completed:
+    items since the last batch; out: head, body, head, body ... of parcels; dirty: it waits to be
+    taken.
     """
 
-    def __init__(self, id_: int) -> None:
-        self.id = id_
+    def __init__(self, id_: int, incarnation: int) -> None:
+        self.id, self.incarnation = id_, incarnation
         self.completed = 0
         self.out: list[Any] = []
         self.dirty = False
@@ -44,6 +45,6 @@ class Outlet:
 class LaneOutlet(Serial, Outlet):
     """A lane that is not a connection's."""
 
-    def __init__(self, id_: int) -> None:
+    def __init__(self, id_: int, incarnation: int) -> None:
         Serial.__init__(self, id_)
-        Outlet.__init__(self, id_)
+        Outlet.__init__(self, id_, incarnation)

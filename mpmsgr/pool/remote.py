@@ -29,13 +29,14 @@ class RemoteConnection(Outlet, Connection):
     gone: the session is over; owned: the session's messages come to this worker.
 
     Pushes keep to the outbox's limit although the outbox is elsewhere: not more than that many
-    bytes leave before the I/O process has said how full it is by then. One that was not told
+    bytes leave before the I/O process has said how full it is by then, and a handler holds no more
+    of them. One that was not told
     about the session (`detach`, or got by id alone) knows no limit: there, what finds the outbox
     full is dropped, unless its sender waits for the answer (`send`).
     """
 
     def __init__(self, runtime: Runtime, id_: int) -> None:
-        Outlet.__init__(self, id_)
+        Outlet.__init__(self, id_, runtime.incarnation)
         self.peer_type = 0
         self.peer_addr = self.my_addr = EntityAddr()
         self.features = 0
@@ -121,8 +122,6 @@ class RemoteConnection(Outlet, Connection):
         head, parts = encode_parts(m, runtime.name, True, runtime.limits)
         body: Any = parts[0] if len(parts) == 1 else parts
         size = len(body) if len(parts) == 1 else sum(map(len, parts))
-        if push and self._limit:
-            self._pushed += size
         run = runtime.runner.running
         if run is not None and run.con is self and run.plain and type(body) is bytes and not push:
             # A reply, and small, as most are. It waits where it will be fetched: nothing is fetched
@@ -132,13 +131,20 @@ class RemoteConnection(Outlet, Connection):
             run.held_bytes += size
             self.out += (head, body)
         else:
-            runtime.send(run or CURRENT.get(), (self, head, body, push), size)
+            run = run or CURRENT.get()
+            if push and run is not None and run.holds:
+                run.hold_push(self.id, size, self._limit)
+            runtime.send(run, (self, head, body, size if push else 0), size)
         return True
 
-    def put(self, head: bytes, body: Any, push: bool) -> None:
-        """Let a parcel leave with the next batch; *body* as the envelope has it."""
+    def put(self, head: bytes, body: Any, push: int) -> None:
+        """Let a parcel leave with the next batch; *body* as the envelope has it; *push*: its size
+        where nobody waits for it, else 0.
+        """
         if push:
             self._pushes.append(len(self.out) // 2)
+            if self._limit:
+                self._pushed += push
         self.out += (head, body)
         if not self.dirty:
             self._runtime.has_output(self)
@@ -189,6 +195,7 @@ class RemoteConnection(Outlet, Connection):
             ) from None
         finally:
             requests.forget(request.tid)
+            runtime.forget_request(request.tid)
         return reply if isinstance(m, Message) else value_of(reply)
 
     def answered(self, m: Message) -> None:
@@ -196,13 +203,17 @@ class RemoteConnection(Outlet, Connection):
         if self._requests is not None:
             self._requests.take_reply(m)
 
+    def unanswered(self, tid: int) -> None:
+        """There will be no reply to that request: the session is over."""
+        if self._requests is not None:
+            self._requests.give_up(tid, self.last_reset or SessionReset(self.peer_addr))
+
     # the rest
 
     def mark_down(self) -> None:
         """End the session, without an event on this side; what is not written yet is dropped."""
         if not self.gone:
-            self.leave()
-            self._runtime.act("down", self.id)
+            self._runtime.end(self)
 
     def mark_disposable(self) -> None:
         """See `Connection.mark_disposable`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from mpmsgr.dispatch.lanes import Worker
@@ -39,6 +39,7 @@ class Replies:
         self._lanes = lanes
         self._renew_intro = renew_intro
         self._asking: dict[Worker, set[SessionLane]] = {}
+        self._seats: dict[Worker, Seat] = {}  # of those
 
     def send(self, lane: SessionLane, seat: Seat, out: list[Any], more: Any) -> None:
         """The parcels of a record, for the session of *lane*."""
@@ -122,12 +123,13 @@ class Replies:
         """A request of a handler: its reply goes to that worker."""
         lane = self._lanes.get(con_id)
         if not isinstance(lane, SessionLane) or lane.over:
-            self.pushes_dropped += 1
+            seat.answer([con_id, tid])
             return
         if lane.requests is None:
             lane.requests = {}
         lane.requests[tid] = seat.worker
         self._asking.setdefault(seat.worker, set()).add(lane)
+        self._seats[seat.worker] = seat
         if len(lane.requests) > _LATE:
             del lane.requests[next(iter(lane.requests))]
         parcel = self._parcel(seat, head, body)
@@ -172,8 +174,20 @@ class Replies:
             return None
         return None if lane.session.state is State.CLOSED else lane.session
 
+    def unanswered(self, lane: SessionLane, kept: Collection[int] = ()) -> None:
+        """The peer of *lane* will not answer the requests it got, but for *kept* tids, which it
+        gets again.
+        """
+        for tid, worker in list((lane.requests or {}).items()):
+            if tid not in kept:
+                del lane.requests[tid]  # type: ignore[union-attr]
+                seat = None if worker is None else self._seats.get(worker)
+                if seat is not None:
+                    seat.answer([lane.id, tid])
+
     def worker_lost(self, worker: Worker) -> None:
         """Nobody waits for the replies to the requests of *worker*: they will be dropped."""
+        self._seats.pop(worker, None)
         for lane in self._asking.pop(worker, ()):
             requests = lane.requests or {}
             for tid, asker in requests.items():

@@ -28,7 +28,7 @@ from mpmsgr.session.actions import EventKind
 from mpmsgr.wire.limits import Limits
 from mpmsgr.wire.message import PRIO_DEFAULT, Message
 from mpmsgr.wire.name import EntityName
-from mpmsgr.wire.v1.parcel import decode_raw, encode_parts
+from mpmsgr.wire.v1.parcel import decode_raw, encode_parts, raw_ids
 
 #: Replies leave at the latest this long after the first of them was made, in seconds, also while
 #: a batch of slow messages is being worked on. About half of what a worker holds (credit.py).
@@ -79,7 +79,7 @@ class Runtime(Service):
         self._on_first: Callable[[], None] | None = on_first
         self._on_busy = on_busy
         self._on_linked: Callable[[], None] | None = None
-        self._incarnation = 0
+        self.incarnation = 0
         self._link: Link | None = None
         self._memory = memory
         if memory is not None:
@@ -88,6 +88,7 @@ class Runtime(Service):
         self._ringed = Ringed()
         self._cons: dict[int, RemoteConnection] = {}
         self._lanes: dict[int, LaneOutlet] = {}  # those that have no connection of their own
+        self._asking: dict[int, RemoteConnection] = {}  # by tid: who waits for a reply
         self._out = Outbound(self._send_batch)
         self._kept: list[Any] = []  # views that the next batch refers to
         self._handled = 0
@@ -111,7 +112,7 @@ class Runtime(Service):
         arena.
         """
         self.disconnect()
-        self._incarnation, self._on_linked = incarnation, on_linked
+        self.incarnation, self._on_linked = incarnation, on_linked
         if self._memory is not None and ingress is not None:
             self._ringed = self._memory.link(*ingress)
         me = env.identity(self._slot, self._generation)
@@ -130,9 +131,10 @@ class Runtime(Service):
 
     def disconnect(self) -> None:
         """Leave the I/O process that we serve."""
-        for con in self._cons.values():
+        for con in [*self._cons.values(), *self._asking.values()]:
             con.leave()
         self._cons.clear()
+        self._asking.clear()
         self.pushes.fail()
         self._lanes.clear()
         self._out.discard()
@@ -151,7 +153,7 @@ class Runtime(Service):
 
     def _send(self, kind: int, payload: object) -> None:
         if self._link is not None:
-            frame = (self._incarnation, self._generation, kind, payload)
+            frame = (self.incarnation, self._generation, kind, payload)
             # The first frame is read before our ring is known.
             self._link.send(env.pack(frame) if kind == env.READY else self._ringed.pack(frame))
 
@@ -159,7 +161,7 @@ class Runtime(Service):
 
     def _received(self, parts: list[bytes]) -> None:
         incarnation, records, more = self._ringed.unpack(parts[0])
-        if incarnation != self._incarnation:
+        if incarnation != self.incarnation:
             return
         if more is not None:
             self._told(more)
@@ -188,12 +190,21 @@ class Runtime(Service):
             if env.WELCOME in more:
                 self._memory.welcome(more[env.WELCOME])
             self._memory.freed(more.get(env.FREED, ()))
-        for con_id, raw in more.get(env.ANSWERS, ()):
-            con = self._cons.get(con_id)
-            if con is not None:
-                con.answered(decode_raw(raw, con.peer_addr.nonce))
+        for _, answer in more.get(env.ANSWERS, ()):
+            self._answered(answer)
         for answer in more.get(env.PUSHED, ()):
             self.pushes.answered(*answer)
+
+    def _answered(self, answer: Any) -> None:
+        """The raw reply to a request, or its tid: the session is over."""
+        tid = answer if type(answer) is int else raw_ids(answer)[1]
+        con = self._asking.pop(tid, None)
+        if con is None:
+            return  # nobody waits for it any more
+        if type(answer) is int:
+            con.unanswered(tid)
+        else:
+            con.answered(decode_raw(answer, con.peer_addr.nonce))
 
     def _record(
         self, con_id: Any, intro: Any, items: Any = None, lane_id: Any = 0, moved: bool = False
@@ -210,8 +221,11 @@ class Runtime(Service):
                 con = self._cons[con_id] = RemoteConnection(self, con_id)
             if intro is not None:
                 con.introduce(env.Intro(*intro))
-            lane = con.lane if not lane_id else self._lanes.get(lane_id) or LaneOutlet(lane_id)
-            self._items(con, lane, items)
+            self._items(con, self._other_lane(lane_id) if lane_id else con.lane, items)
+
+    def _other_lane(self, id_: int) -> LaneOutlet:
+        """A lane that is not its connection's; of one message alone nobody was told before."""
+        return self._lanes.get(id_) or LaneOutlet(id_, self.incarnation)
 
     def _items(self, con: RemoteConnection, lane: Serial, items: list[Any]) -> None:
         nonce, cells = con.peer_addr.nonce, self._cells
@@ -281,7 +295,7 @@ class Runtime(Service):
             con = self._cons[con_id] = RemoteConnection(self, con_id)
         lane: Serial = con.lane
         if lane_id != con_id:
-            lane = self._lanes[lane_id] = LaneOutlet(lane_id)
+            lane = self._lanes[lane_id] = LaneOutlet(lane_id, self.incarnation)
         lane.state = State(state, self.state_limit) if state else None
         if moved:
             self.runner.submit(lane, con, "lane_moved")
@@ -326,6 +340,8 @@ class Runtime(Service):
         outlet: Any = con if lane is con.lane else lane  # type: ignore[attr-defined]
         if not run.plain:
             self._release(run)
+            if outlet.incarnation != self.incarnation:
+                return  # it ran for an I/O process that is gone
             if run.mark >= 0 and not con.dirty:  # type: ignore[attr-defined]
                 self._out.has_output(con)  # type: ignore[arg-type]  # its replies come first
             self._let_leave(run.sends or ())
@@ -346,6 +362,8 @@ class Runtime(Service):
     def _let_leave(self, sends: Iterable[Any]) -> None:
         for con, head, body, push in sends:
             if body is None:
+                if con is not None:
+                    con.leave()
                 self._out.act(head)
                 continue
             body = self._wire(body)
@@ -378,6 +396,8 @@ class Runtime(Service):
         self._release(run)
         lane, con = run.lane, run.con
         outlet: Any = con if lane is con.lane else lane  # type: ignore[attr-defined]
+        if outlet.incarnation != self.incarnation:
+            return
         lane.blocked |= AGAIN_LATER
         outlet.note(env.RETRY, after)
         if not outlet.dirty:
@@ -392,9 +412,9 @@ class Runtime(Service):
     def _look_up(self) -> None:
         """In a long batch: send what is ready, see what else there is."""
         self._out.flush()
-        incarnation = self._incarnation
+        incarnation = self.incarnation
         self._on_busy()
-        if self._incarnation != incarnation:
+        if self.incarnation != incarnation:
             raise _SupersededError
         self._flush_at = monotonic() + _FLUSH_EVERY_S
 
@@ -472,13 +492,24 @@ class Runtime(Service):
         else:
             self._let_leave([(None, list(head), body, False)])
 
+    def end(self, con: RemoteConnection) -> None:
+        """End the session of *con*; as what is sent, when the handler that wants it completes."""
+        self.send(self.runner.current(), (con, ["down", con.id], None, False), 0)
+
     def request(self, con: RemoteConnection, m: Message) -> None:
         """Send *m*, whose reply goes to `con.answered`: at once."""
         head, body, _ = self.encode(m)
+        self._asking[m.tid] = con  # which is not among ours, where another worker has the session
         self._let_leave([(None, ["request", con.id, m.tid, head], body, False)])
+
+    def forget_request(self, tid: int) -> None:
+        """Nobody waits for its reply any more."""
+        self._asking.pop(tid, None)
 
     async def push(self, con: RemoteConnection, m: Message | None) -> bool:
         """Send *m*, or nothing, at once; True if it is queued, or could be. Raises OutboxFull."""
+        if self._link is None:
+            return False
         token, answer = self.pushes.expect()
         record: list[Any] = ["push", con.id, token]
         body = None

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from mpmsgr.dispatch.lanes import Lanes, Poisoned, Worker
-from mpmsgr.messenger.throttles import Throttles
+from mpmsgr.messenger.throttles import PER_MESSAGE, Throttles
 from mpmsgr.pool.envelope import WELCOME
 from mpmsgr.pool.ingress import Ingress
 from mpmsgr.pool.introductions import Introductions
@@ -63,6 +63,11 @@ class Work:
         self._looks = False
         self._loop = asyncio.get_running_loop()
 
+    @property
+    def nbytes(self) -> int:
+        """What is in work takes, and large messages that are about to be."""
+        return self._dispatch.current
+
     def _attempts_of(self, item: Any) -> int:
         """How many workers *item* may kill."""
         handling = self.board.handling_of(item)
@@ -100,7 +105,7 @@ class Work:
             return
         nbytes = sum(map(len, items))
         count = len(items)
-        self._dispatch.current += nbytes
+        self._dispatch.current += nbytes + count * PER_MESSAGE
         self.count += count
         if self._throttles.of_types:
             self._tell_types(self._throttles.took, lane, items)
@@ -198,8 +203,9 @@ class Work:
 
     def forget(self, lane: PoolLane, items: Sequence[Any]) -> None:
         """*items* of *lane* are not in work any more."""
-        self._dispatch.current -= sum(map(len, items))
-        self.count -= len(items)
+        count = len(items)
+        self._dispatch.current -= sum(map(len, items)) + count * PER_MESSAGE
+        self.count -= count
         if self._throttles.of_types:
             self._tell_types(self._throttles.gave_back, lane, items)
         if not self.count:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeGuard
 
 from mpmsgr.pool import ring
 from mpmsgr.pool.egress import Egress
@@ -96,7 +96,7 @@ class WorkerMemory:
         """*data*, or a copy, that nobody will write to: in an arena, if there is room."""
         assert self._ingress is not None
         if type(data) is not bytes:
-            view = memoryview(data).cast("B")
+            view = data if _is_of_bytes(data) else memoryview(data).cast("B")
             if self._ingress.offset_of(view) is not None:
                 return data
             frozen = self._egress.freeze(view)
@@ -114,6 +114,11 @@ class WorkerMemory:
             return [INGRESS, offset, len(part)]
         place = self._egress.tell(part)
         return None if place is None else [EGRESS, *place]
+
+
+def _is_of_bytes(data: Bytes) -> TypeGuard[memoryview]:
+    """Then it is what `Egress.freeze` has to release, not another view of it."""
+    return type(data) is memoryview and data.format == "B" and data.c_contiguous and data.ndim == 1
 
 
 def _ring(fd: int, offset: int, size: int) -> memoryview:

@@ -84,6 +84,7 @@ MODULES = {
 
         class Scale(Dispatcher):
             message_types = {0x9101}
+            order = 1
 
             def __init__(self, by=1, *, words=()):
                 self.by, self.words = by, words

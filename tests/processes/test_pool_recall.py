@@ -55,7 +55,9 @@ async def ask(con: MessengerConnection, type_: int, nbytes: int = 0) -> Reply:
 
 
 @asynccontextmanager
-async def neighbours(server: Serve, count: int = 3) -> AsyncIterator[tuple[int, list[MessengerConnection]]]:
+async def neighbours(
+    server: Serve, count: int = 3
+) -> AsyncIterator[tuple[int, list[MessengerConnection]]]:
     """A worker and sessions that it has, each of which has counted to 50.
 
     So much that the worker is known to be fast: none will be taken for overloaded.
@@ -100,8 +102,8 @@ def test_others_do_what_a_stuck_worker_has_not_begun(when: str, nbytes: int, eac
     with Serve(MODULES, workers=2, flags=DEBUG) as server:
         asyncio.run(main())
         assert server.stop() == 0
-        assert slots_in_use(server) == {"ingress": 0, "worker 0": 0, "worker 1": 0}
-        assert bytes_in_use(server) == [0, 0]
+        assert not any(slots_in_use(server).values()), slots_in_use(server)
+        assert not any(bytes_in_use(server))
 
 
 def test_a_stuck_worker_that_gave_back_is_killed() -> None:

@@ -69,11 +69,11 @@ class ModelFront:
         """*items* were read at once."""
         if self.lanes.someone_waits or (worker := self.lanes.place(lane)) is None:
             self.lanes.wait(lane, items)
-            self.pump()
-            return
-        room = worker.room
-        self.lanes.wait(lane, items[room:])
-        self._hand_out(lane, items[:room])
+        else:
+            room = worker.room
+            self.lanes.wait(lane, items[room:])
+            self._hand_out(lane, items[:room])
+        self.pump()
 
     def pump(self) -> None:
         """Hand out what waits, as far as it goes."""

@@ -37,10 +37,12 @@ from mpmsgr.pool.items import PoolLane, SessionLane
 from mpmsgr.pool.layout import SlotLayout
 from mpmsgr.pool.link import Link
 from mpmsgr.pool.mapping import Mapping
+from mpmsgr.pool.page import SIZE as PAGE
+from mpmsgr.pool.page import Page
 from mpmsgr.pool.runtime import Runtime
 from mpmsgr.pool.worker_memory import WorkerMemory
 from mpmsgr.session.session import Session
-from mpmsgr.supervisor.shared import SharedMemory
+from mpmsgr.supervisor.memory import create, read_only
 from tests.support import eventually_async
 from tests.unit.messenger_peers import TEST_S, client, connected, place
 
@@ -244,14 +246,22 @@ class Pool:
         )
 
     def _share(self, sizes: Sizes) -> IoMemory:
-        of_slots = {"ring_bytes": sizes.ring, "worker_arena_bytes": sizes.egress}
-        self.shared = SharedMemory({"arena_bytes": sizes.arena, **of_slots}, SLOTS)
+        """What the supervisor makes."""
         self.layout = SlotLayout(sizes.ring, sizes.egress)
-        (arena,) = self.shared.new_arena(self.incarnation)
+        self._slot_fds = [create(f"test-worker-{slot}", self.layout.size) for slot in range(SLOTS)]
+        self._pages = [Page(Mapping(fd, PAGE, writable=True).raw(0, PAGE)) for fd in self._slot_fds]
+        arena = create("test-io", sizes.arena)
+        self._arena_fd = read_only(arena)
         memory = IoMemory(arena, sizes.arena, self.layout, sizes.threshold)
-        for slot, fd in self.shared.slots.items():
+        for slot, fd in enumerate(self._slot_fds):
             memory.add_slot(slot, os.dup(fd))
         return memory
+
+    def _take_started(self, slot: int) -> list[int]:
+        """What the dead worker's page names; blanks it for the next one."""
+        started = self._pages[slot].started()
+        self._pages[slot].reset()
+        return started
 
     # life
 
@@ -288,7 +298,7 @@ class Pool:
 
         arena = None
         if self.sizes is not None and memory is not None:
-            arena = self.shared.arena[0], self.sizes.arena
+            arena = self._arena_fd, self.sizes.arena
         runtime.connect(self.endpoint, self.incarnation, on_linked, arena)
         await asyncio.wait_for(linked.wait(), WAIT_S)
         return worker
@@ -296,14 +306,14 @@ class Pool:
     def _memory_of(self, slot: int) -> WorkerMemory | None:
         if self.sizes is None:
             return None
-        return WorkerMemory(self.shared.slots[slot], self.layout, self.sizes.threshold)
+        return WorkerMemory(self._slot_fds[slot], self.layout, self.sizes.threshold)
 
     async def _bury(self, slot: int) -> None:
         """What the dead workers of *slot* still run in this process ends: in theirs it has."""
         for worker in [w for w in self._remains if w.slot == slot]:
             await worker.runtime.runner.stop()
         if self.sizes is not None and any(w.slot == slot for w in self._remains):
-            self.shared.take_started(slot)
+            self._take_started(slot)
 
     def kill(self, slot: int, running: Iterable[int] = ()) -> list[int]:
         """End the worker in *slot*, as SIGKILL would, and tell the front what its supervisor would.
@@ -311,7 +321,7 @@ class Pool:
         running: what its page would name, for a pool without memory. Returns what that named.
         """
         worker = self.workers.pop(slot)
-        started = list(running) if self.sizes is None else self.shared.take_started(slot)
+        started = list(running) if self.sizes is None else self._take_started(slot)
         self.cut(worker)
         self.deaths += 1
         self.front.worker_lost(slot, worker.generation, "signal 9", started, 9)
@@ -378,11 +388,13 @@ class Pool:
             worker.runtime.runner.cancel()
             await worker.runtime.runner.stop()
             worker.runtime.disconnect()
+            worker.runtime.runner.running = None  # what a death interrupted
         for link in self._links:
             link.close()
         self.front.close()
         if self.sizes is not None:
-            self.shared.close()
+            for fd in [self._arena_fd, *self._slot_fds]:
+                os.close(fd)
         _log.removeFilter(_texts)
 
     # what is seen of it
@@ -457,6 +469,12 @@ class Pool:
         assert self.memory is not None
         mappings = {"ingress": self.memory.ingress, "egress": self.memory.slots[slot]._egress}
         return _place_in(mappings, view)
+
+    @property
+    def slots(self) -> int:
+        """Slots of the ingress arena in use."""
+        self.ingress.collect()
+        return self.ingress.slots
 
     def occupied(self, slot: int) -> list[tuple[int, int]]:
         """Of the worker's arena: what the front refers to, (offset, length)."""

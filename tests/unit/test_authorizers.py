@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from mpmsgr import ConnectError, Dispatcher, EntityAddr
+from mpmsgr import Authorizer, ConnectError, Dispatcher, EntityAddr, Verification
 from mpmsgr.dispatch.authorities import Authorities
-from mpmsgr.session.auth import Authorizer, NoAuthentication, Verification
+from mpmsgr.session.auth import NoAuthentication
 from mpmsgr.session.policy import STATEFUL_SERVER
 from mpmsgr.wire.name import EntityType
 from mpmsgr.wire.v1.handshake import BANNER

@@ -8,8 +8,8 @@ from unittest.mock import Mock
 
 import pytest
 
-from mpmsgr import Connection, Dispatcher
-from mpmsgr.dispatch.chain import CALLBACKS, Chain
+from mpmsgr import Connection, Dispatcher, Message
+from mpmsgr.dispatch.chain import AT_ONCE, CALLBACKS, Chain, name_of, overrides
 from mpmsgr.session.actions import EventKind
 
 
@@ -75,3 +75,50 @@ def test_a_plain_dispatcher_takes_nothing_and_minds_nothing() -> None:
     assert {callback(plain, con) for callback, _ in CALLBACKS.values()} == {None}
     assert plain.on_start() is None
     assert plain.on_stop() is None
+
+
+class Fast(Takes):
+    """Whose mind changes."""
+
+    fast = True
+
+    def can_fast_dispatch_any(self) -> bool:
+        return self.fast
+
+    def fast_dispatch(self, con: Connection, m: Message) -> None:
+        """Enough to have one of its own."""
+
+
+def test_the_fast_list_is_made_when_they_are_added_at_the_same_end() -> None:
+    chain, (a, b, c, never) = Chain(), (Fast(), Fast(), Fast(), Fast())
+    never.fast = False
+    chain.add_tail(b)
+    chain.add_tail(Takes())
+    chain.add_tail(c)
+    chain.add_head(a)
+    chain.add_head(never)
+    assert chain.fast == [a, b, c]
+    never.fast, a.fast = True, False
+    assert chain.fast == [a, b, c]
+    assert len(chain) == 5
+
+
+def test_by_default_the_types_it_names_are_dispatched_fast() -> None:
+    fast = Fast(5, 6)
+    assert [fast.can_fast_dispatch(Message(type_)) for type_ in (5, 6, 7)] == [True, True, False]
+    assert not Fast().can_fast_dispatch(Message(5))
+
+
+def test_what_it_has_of_its_own() -> None:
+    fast = Fast()
+    assert [name for name in AT_ONCE if overrides(fast, name)] == [
+        "can_fast_dispatch_any",
+        "fast_dispatch",
+    ]
+    assert not any(overrides(Takes(), name) for name in AT_ONCE)
+
+
+def test_its_name() -> None:
+    named = Takes()
+    named.name = "shop"  # type: ignore[attr-defined]
+    assert (name_of(named), name_of(Takes())) == ("shop", "Takes")

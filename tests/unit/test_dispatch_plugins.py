@@ -13,7 +13,7 @@ import pytest
 from mpmsgr import Dispatcher, PluginError
 from mpmsgr.dispatch import payload
 from mpmsgr.dispatch.handlers import FunctionDispatcher
-from mpmsgr.dispatch.plugins import load, load_chain
+from mpmsgr.dispatch.plugins import load, load_chain, load_io_chain
 
 Write = Callable[..., str]
 
@@ -177,3 +177,104 @@ def test_options_for_nobody(write: Write) -> None:
 def test_load_takes_one_spec(write: Write) -> None:
     sys.path.insert(0, write(p_classes=CLASSES))
     assert vars(load("p_classes:Sum", {"start": 1})) == {"start": 1}
+
+
+# who is asked first
+
+RIVALS = """
+    from mpmsgr import Dispatcher
+
+    class First(Dispatcher):
+        message_types = {0x9001, 0x9005}
+
+    class Second(Dispatcher):
+        message_types = {0x9004, 0x9005}
+
+        def __init__(self, order=0):
+            self.order = order
+
+    class Sorted(Dispatcher):
+        message_types = {0x9005}
+        order = -1
+
+    class All(Dispatcher):
+        pass
+"""
+ORDERED = """
+    from mpmsgr import handles
+    mpmsgr_order = 7
+
+    @handles(0x9005)
+    def five(con, m):
+        return 5
+"""
+
+
+def test_two_that_take_a_type_need_an_order(write: Write) -> None:
+    folder = write(p_rivals=RIVALS)
+    text = trouble(folder, "p_rivals:First", "p_rivals:Second")
+    assert text.startswith("p_rivals:Second: takes message type 0x9005, so does p_rivals:First: ")
+    assert "p_rivals:First: takes message type 0x9001, so does p_rivals:First" in trouble(
+        folder, "p_rivals:First", "p_rivals:First"
+    )
+
+
+def test_with_an_order_they_are_asked_in_it(write: Write) -> None:
+    folder = write(p_rivals=RIVALS, p_ordered=ORDERED)
+    specs = ["p_ordered", "p_rivals:First", "p_rivals:Second", "p_rivals:All", "p_rivals:Sorted"]
+    chain = load_chain(specs, {"p_rivals:Second": {"order": 3}}, folder)
+    names = ["Sorted", "First", "All", "Second", "FunctionDispatcher"]
+    assert [type(d).__name__ for d in chain] == names, "ascending, then as they were named"
+    assert [d.order for d in chain] == [-1, 0, 0, 3, 7]
+    assert [type(d).__name__ for d in chain.takers(0x9005)] == names
+
+
+def test_who_takes_everything_claims_nothing(write: Write) -> None:
+    folder = write(p_rivals=RIVALS)
+    assert len(load_chain(["p_rivals:All", "p_rivals:First", "p_rivals:All"], {}, folder)) == 3
+
+
+# modules of the I/O process
+
+QUICK = """
+    from mpmsgr import Dispatcher
+
+    class Quick(Dispatcher):
+        message_types = {0x9005}
+
+        def __init__(self, any=True):
+            self.any = any
+
+        def can_fast_dispatch_any(self):
+            return self.any
+
+    class Guard(Dispatcher):
+        def verify_authorizer(self, *args):
+            return None
+
+    class Late(Dispatcher):
+        async def fast_dispatch(self, con, m):
+            pass
+"""
+
+
+def test_modules_of_the_io_process(write: Write) -> None:
+    folder = write(p_quick=QUICK)
+    chain = load_io_chain(["p_quick:Quick", "p_quick:Guard"], {"p_quick:Quick": {}}, folder)
+    assert [type(d).__name__ for d in chain] == ["Quick", "Guard"]
+    assert [type(d).__name__ for d in chain.fast] == ["Quick"]
+
+
+@pytest.mark.parametrize(
+    ("specs", "said"),
+    [
+        (["p_functions"], "p_functions: has no callback for the I/O process"),
+        (["p_quick:Guard", "p_classes:Sum"], "p_classes:Sum: has no callback for the I/O process"),
+        (["p_quick:Late"], "Late: fast_dispatch is async"),
+        (["p_quick:Quick", "p_quick:Quick"], "takes message type 0x9005, so does p_quick:Quick"),
+    ],
+)
+def test_what_cannot_be_one(write: Write, specs: list[str], said: str) -> None:
+    folder = write(p_quick=QUICK, p_functions=FUNCTIONS, p_classes=CLASSES)
+    with pytest.raises(PluginError, match=said):
+        load_io_chain(specs, {}, folder)

@@ -321,6 +321,15 @@ def test_weighted_items_come_alone() -> None:
     assert queue.get_run(9) == (A, 20, ["b"])
 
 
+def test_a_run_of_urgent_ones_only() -> None:
+    queue = filled((A, 20, "a"), (A, HIGH, "h"), (B, HIGHEST, "b"), (B, 1 << 17, "c"))
+    assert queue.get_run(9, least=HIGHEST) == (B, 1 << 17, ["c"])
+    assert queue.get_run(9, {A}.__contains__, HIGHEST) is None
+    assert queue.get_run(9, least=HIGHEST) == (B, HIGHEST, ["b"])
+    assert queue.get_run(9, least=HIGHEST) is None
+    assert [entry[2] for entry in iter(queue.get, None)] == ["h", "a"]
+
+
 # discarding
 
 

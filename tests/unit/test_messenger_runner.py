@@ -17,6 +17,7 @@ from mpmsgr.dispatch.invocation import Invocation
 from mpmsgr.dispatch.payload import PayloadError, unpack
 from mpmsgr.dispatch.serial import HELD, Serial
 from mpmsgr.dispatch.verdicts import Poison, Reject, Retry, Verdict
+from mpmsgr.messenger import runner as runner_module
 from mpmsgr.messenger.runner import Runner
 from mpmsgr.wire.message import ERROR_REPLY
 from tests.support import eventually_async
@@ -546,3 +547,22 @@ async def test_shutdown_waits_for_handlers_that_end() -> None:
         assert await server.shutdown() == 0
         replies: list[Message] = await asyncio.gather(*tasks)
         assert b"".join(bytes(m.front) for m in replies) == b"01234"
+
+
+@both_loops
+async def test_what_nobody_handles_is_counted_and_seldom_logged(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(runner_module, "monotonic", lambda: now)
+    runner, _ = runner_of()
+    peer = Peer()
+    for m in numbered(50):
+        runner.submit(peer.lane, peer, m)
+    assert (runner.unhandled, len(peer.sent)) == (50, 50)
+    now = 106.0
+    runner.submit(peer.lane, peer, Message(TYPE + 1, tid=7))
+    first, second = [r.getMessage() for r in caplog.records]
+    assert first.startswith("nobody handles message type 0x9001 from <")
+    assert second.startswith("nobody handles message type 0x9002 from <")
+    assert second.endswith("(49 lines like this held back)")

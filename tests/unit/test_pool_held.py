@@ -351,14 +351,26 @@ async def test_memory_above_the_cap() -> None:
 
 
 @with_and_without_workers
+@pytest.mark.parametrize("later", [False, True])
 @on_uvloop
-async def test_a_handler_that_ends_the_session_and_fails(workers: int) -> None:
+async def test_a_handler_that_ends_the_session(workers: int, later: bool) -> None:
+    """That is done when it completes, and not if it fails."""
+
     def task(con: Connection, m: Message) -> None:
         con.mark_down()
-        raise ValueError("at the end")
+        con.send_message(reply_to(m, "dropped"))
+        if text(m) == "fail":
+            raise ValueError("at the end")
 
-    async with service(doing(task), workers) as (server, messenger):
+    async def task_later(con: Connection, m: Message) -> None:
+        await asyncio.sleep(0)
+        task(con, m)
+
+    async with service(doing(task_later if later else task), workers) as (server, messenger):
         con = await session(server, messenger)
+        code, _ = await refused(ask(con, DO, "fail"))
+        assert code == ErrorCode.HANDLER_FAILED
+        assert con.last_reset is None
         con.send_message(Message(DO))
         await eventually_async(lambda: con.last_reset)
         pushes = con.messages(PUSH)

@@ -8,7 +8,7 @@ from unittest.mock import Mock
 import pytest
 
 from mpmsgr import Connection, Message
-from workers.echo import ECHO, Echo
+from workers.echo import ECHO, Echo, FastEcho
 
 
 @pytest.mark.parametrize(
@@ -19,10 +19,17 @@ def test_all_parts_come_back(front: bytes, middle: bytes, data: bytes) -> None:
     con = Mock(spec_set=["send_message"])
     asked = Message(ECHO, memoryview(front), memoryview(middle), memoryview(data), tid=7)
     assert Echo().dispatch(cast(Connection, con), asked) is not False
-    (reply,) = con.send_message.call_args.args
-    assert (reply.type, reply.tid) == (0x8001, 7)
-    assert (reply.front, reply.middle, reply.data) == (front, middle, data)
+    FastEcho().fast_dispatch(cast(Connection, con), asked)
+    for (reply,), _ in con.send_message.call_args_list:
+        assert (reply.type, reply.tid) == (0x8001, 7)
+        assert (reply.front, reply.middle, reply.data) == (front, middle, data)
+    assert con.send_message.call_count == 2
 
 
 def test_it_takes_echo_alone() -> None:
     assert set(Echo.message_types) == {0x8001}
+    assert [FastEcho().can_fast_dispatch(Message(type_)) for type_ in (ECHO, ECHO + 1)] == [
+        True,
+        False,
+    ]
+    assert (FastEcho().can_fast_dispatch_any(), Echo().can_fast_dispatch_any()) == (True, False)
