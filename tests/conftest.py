@@ -12,6 +12,7 @@ from collections.abc import Generator, Iterator
 import pytest
 from hypothesis import configuration, settings
 
+from mpmsgr.dispatch import payload
 from tests.leaks import snapshot, tasks_left_by_runs
 
 configuration.set_hypothesis_home_dir(os.path.join(tempfile.gettempdir(), "mpmsgr-hypothesis"))
@@ -59,6 +60,15 @@ def _nothing_is_left_behind(request: pytest.FixtureRequest) -> Iterator[None]:
     if snapshot() - before:
         gc.collect()
         _wait_for_stragglers(before)
+
+
+@pytest.fixture(autouse=True)
+def _message_classes_end_with_their_test() -> Iterator[None]:
+    """A class that a test registered for a type would decode the messages of the next ones."""
+    before = dict(payload._classes)
+    yield
+    payload._classes.clear()
+    payload._classes.update(before)
 
 
 def _wait_for_stragglers(before: frozenset[str]) -> None:

@@ -213,8 +213,6 @@ class Lanes(Generic[T]):
         worker = self.workers.get(slot)
         if worker is not None:
             worker.retiring = True
-            if worker.reserved is not None:
-                self._unreserve(worker.reserved)
             if worker is self._late:
                 self._late = None
         return worker

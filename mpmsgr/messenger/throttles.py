@@ -143,8 +143,8 @@ class Throttles:
 
     place(pipe, size, lead): what `Sink.place` answers when there is room. dispatch: the last one;
     the sink counts bytes, and PER_MESSAGE, in its `current` itself, and calls `came` when that
-    exceeds `quick`; of_types: do peer types have throttles of their own? Then it tells `took` and `gave_back` too.
-    waits: does anybody wait? Then it calls `look` after it gave something back.
+    exceeds `quick`; of_types: do peer types have throttles of their own? Then it tells `took` and
+    `gave_back` too. waits: does anybody wait? Then it calls `look` after it gave something back.
     """
 
     def __init__(

@@ -80,15 +80,17 @@ class Egress:
     def freeze(self, data: memoryview) -> Bytes | None:
         """A read-only view of *data*, which lies here and can be written to no more; else None.
 
-        *data* and what `allocate` gave are released. Where other views are left, such as an array
-        made of it, somebody could go on writing: then it is a copy.
+        *data* and what `allocate` gave are released, unless it was frozen before. Where other views
+        are left, such as an array made of it, somebody could go on writing: then it is a copy.
         """
         offset, length = self._mapping.offset_of(data), len(data)
         start = None if offset is None else self._slot_of(offset)
         if offset is None or start is None:
             return None
         slot = self._slots[start]
-        given = None if slot.given is None else slot.given()
+        if slot.given is None:
+            return data
+        given = slot.given()
         frozen = self._view(start, offset, length)
         with suppress(BufferError):  # an array, or the like, looks at it
             data.release()

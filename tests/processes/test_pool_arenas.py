@@ -21,14 +21,14 @@ from tests.raw_peer import RawPeer
 from tests.streams import message_frame
 from tests.support import eventually_async
 
-ECHO, KEEP, FILL, GATED, WHO = range(0x9001, 0x9006)
+ECHO, KEEP, FILL, GATED, WHO, TWICE, PUSH = range(0x9001, 0x9008)
 MIB = 1 << 20
 
 MODULES = {
     "bulky": """
         import asyncio
         import os
-        from mpmsgr import handles
+        from mpmsgr import Message, handles
 
         kept = []
 
@@ -65,6 +65,14 @@ MODULES = {
                 with open("kept", "a") as file:
                     print(con.id, file=file)
             con.send_message(m.reply(m.front, data=m.data))
+
+        @handles(0x9006)
+        def twice(con, m):
+            push = Message(0x9007, data=con.allocate(len(m.data)))
+            push.data[:] = m.data
+            con.send_message(push)
+            con.send_message(Message(0x9007, data=m.data))
+            con.send_message(m.reply(data=push.data))  # which is frozen now
 
         @handles(0x9005)
         def who(con, m):
@@ -180,6 +188,29 @@ def test_an_arena_of_one_message_and_a_lossless_echo_of_two() -> None:
             peer.read_to_end()
         assert server.stop() == 0
         assert not any(slots_in_use(server).values()), slots_in_use(server)
+
+
+# what is sent more than once
+
+
+def test_a_slot_is_free_when_all_that_was_sent_of_it_is_acknowledged() -> None:
+    data = pattern(b"sent twice", MIB)
+
+    async def main() -> None:
+        async with session(server) as con:
+            pushes = con.messages(PUSH)
+            for _ in range(20):
+                reply = await con.request(Message(TWICE, data=data), timeout=WAIT_S)
+                sent = [reply, await anext(pushes), await anext(pushes)]
+                assert all(m.data == data for m in sent)
+        await settle(server, WHO, 1)
+
+    toml = f"arena_bytes = {8 * MIB}\nworker_arena_bytes = {8 * MIB}\n"
+    with Serve(MODULES, workers=1, toml=toml, flags=DEBUG) as server:
+        asyncio.run(main())
+        assert server.stop() == 0
+        assert not any(slots_in_use(server).values()), slots_in_use(server)
+        assert not any(bytes_in_use(server))
 
 
 # replies that outlive their worker

@@ -40,7 +40,7 @@ MODULES = {
             while not Path("open").exists():
                 await asyncio.sleep(0.02)
             with open("handled", "a") as lines:
-                print(m.front.tobytes().decode() if type(m.front) is memoryview else m.front.decode(), file=lines)
+                print(bytes(m.front).decode(), file=lines)
             return len(m.data)
 
         @handles(0x9002)

@@ -188,8 +188,8 @@ class ModelFront:
         self.lanes.retire(seat.model.record.slot)
         self.pump()
 
-    def lost(self, seat: Seat) -> list[Item]:
-        """It is known that a worker is gone. Returns what goes to quarantine for it."""
+    def lost(self, seat: Seat) -> None:
+        """It is known that a worker is gone."""
         model, record = seat.model, seat.model.record
         del self.seats[record]
         running = [run.item for run in model.running]
@@ -208,7 +208,6 @@ class ModelFront:
         for item in condemned:
             self.end(item, "poisoned")
         self.pump()
-        return condemned
 
     def discard(self, lane: ModelLane, kept: Collection[int], *, begun: bool) -> None:
         """What waits in *lane* is void, but *kept* of it (0: the first); *begun*: even what has."""

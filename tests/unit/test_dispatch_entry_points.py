@@ -68,9 +68,12 @@ def test_two_plugins_of_one_name(site: Path) -> None:
 
 def test_clashes_name_the_type_and_the_plugins() -> None:
     rows: list[dict[str, Any]] = [
-        {"spec": "a", "types": [1, 2]},
+        {"spec": "a", "types": [1, 2], "order": 0},
         {"spec": "broken", "error": "..."},
-        {"spec": "b", "types": [2, 3]},
-        {"spec": "c", "types": []},
+        {"spec": "b", "types": [2, 3], "order": 0},
+        {"spec": "later", "types": [1], "order": 1},
+        {"spec": "c", "types": [], "order": 0},
     ]
-    assert list(clashes(rows)) == ["type 0x2 is taken by a and b: the first is asked first"]
+    assert list(clashes(rows)) == [
+        "type 0x2 is taken by a and b, each of order 0: give them an order"
+    ]

@@ -231,15 +231,16 @@ def test_a_suspect_that_is_to_run_again_later_leaves_its_worker_to_others() -> N
     lane = crew.lane("s")
     crew.lanes.lost(0, 1, [lane.numbers[0], 99])
     worker = crew.ready(0)
-    crew.lanes.give_back(lane)
-    crew.lanes.hold(lane)
     crew.given()
+    assert worker.reserved is lane
+    crew.lanes.give_back(lane)
+    assert worker.reserved is None
+    crew.lanes.hold(lane)
     crew.lane("x")
     assert crew.names() == ["x"]
     crew.lanes.release(lane)
     crew.pump()
     assert crew.names() == ["s3"], "it was not to blame"
-    assert worker.reserved is None
 
 
 # run again

@@ -1,4 +1,4 @@
-"""@every: called regularly, on exactly one worker, for as long as there is one."""
+"""@every: called regularly, in exactly one process, for as long as there is one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,17 @@ from mpmsgr import Connection, Message
 from mpmsgr.dispatch.group import Service
 from mpmsgr.dispatch.handlers import every, handles
 from tests.support import eventually_async
-from tests.unit.pool_harness import Plugin, Site, answer, on_uvloop, pool, session, text
+from tests.unit.pool_harness import (
+    Plugin,
+    Site,
+    answer,
+    on_uvloop,
+    pool,
+    service,
+    session,
+    text,
+    with_and_without_workers,
+)
 
 JOIN, PUSH = 0x9001, 0x9002
 
@@ -30,18 +40,20 @@ def calling(calls: list[str], seconds: float = 0.01) -> Plugin:
     return plugin
 
 
+@with_and_without_workers
 @on_uvloop
-async def test_one_worker_is_called_and_then_again() -> None:
+async def test_one_is_called_and_then_again(workers: int) -> None:
     calls: list[str] = []
-    async with pool(calling(calls), workers=3):
+    async with service(calling(calls), workers):
         await eventually_async(lambda: len(calls) >= 10)
         assert len(set(calls)) == 1
 
 
+@with_and_without_workers
 @on_uvloop
-async def test_nobody_catches_up_with_calls_that_were_missed() -> None:
+async def test_nobody_catches_up_with_calls_that_were_missed(workers: int) -> None:
     calls: list[str] = []
-    async with pool(calling(calls, seconds=0.02)):
+    async with service(calling(calls, seconds=0.02), workers):
         loop = asyncio.get_running_loop()
         await eventually_async(lambda: calls)
         began, before = loop.time(), len(calls)
@@ -87,8 +99,9 @@ async def test_a_call_that_kills_its_worker_is_not_the_last() -> None:
         assert p.quarantined == 0, "a call is no message"
 
 
+@with_and_without_workers
 @on_uvloop
-async def test_a_call_that_takes_long_is_not_made_twice() -> None:
+async def test_a_call_that_takes_long_is_not_made_twice(workers: int) -> None:
     running: list[int] = []
     calls: list[int] = []
 
@@ -102,13 +115,16 @@ async def test_a_call_that_takes_long_is_not_made_twice() -> None:
 
         return [call]
 
-    async with pool(plugin, workers=2):
+    async with service(plugin, workers):
         await eventually_async(lambda: len(calls) >= 4)
     assert set(calls) == {1}
 
 
+@with_and_without_workers
 @on_uvloop
-async def test_a_call_that_fails_is_made_again(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_call_that_fails_is_made_again(
+    workers: int, caplog: pytest.LogCaptureFixture
+) -> None:
     calls: list[str] = []
 
     def plugin(site: Site) -> list[Any]:
@@ -120,15 +136,16 @@ async def test_a_call_that_fails_is_made_again(caplog: pytest.LogCaptureFixture)
 
         return [call]
 
-    async with pool(plugin):
+    async with service(plugin, workers):
         await eventually_async(lambda: len(calls) >= 3)
     failed = [r for r in caplog.records if r.levelno == logging.ERROR]
     assert len(failed) >= 3
     assert "plugin.call failed" in caplog.text
 
 
+@with_and_without_workers
 @on_uvloop
-async def test_calls_can_send() -> None:
+async def test_calls_can_send(workers: int) -> None:
     ids: list[int] = []
 
     def plugin(site: Site) -> list[Any]:
@@ -145,8 +162,8 @@ async def test_calls_can_send() -> None:
 
         return [join, tell]
 
-    async with pool(plugin, workers=3) as (p, messenger):
-        con = await session(p, messenger)
+    async with service(plugin, workers) as (server, messenger):
+        con = await session(server, messenger)
         pushes = con.messages(PUSH)
         con.send_message(Message(JOIN))
         heard = {text(await anext(pushes)) for _ in range(6)}

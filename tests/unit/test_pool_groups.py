@@ -122,8 +122,9 @@ async def test_membership_ends_with_the_session_and_a_group_with_its_last_member
         await eventually_async(lambda: p.groups == {})
 
 
+@with_and_without_workers
 @on_uvloop
-async def test_only_a_connection_can_join() -> None:
+async def test_only_a_connection_can_join(workers: int) -> None:
     errors: list[str] = []
 
     def regular(site: Site) -> list[Any]:
@@ -136,7 +137,7 @@ async def test_only_a_connection_can_join() -> None:
 
         return [try_to, *plugin(site)]
 
-    async with pool(regular):
+    async with service(regular, workers):
         await eventually_async(lambda: len(errors) >= 2)
 
 

@@ -143,11 +143,18 @@ def encode_parts(
     else:
         if limits is not None:
             limits.check(front_len, middle_len, data_len)
-        body = tuple(part for part in (front, middle, data) if part) + (footer,)
+        parts = (part for part in (front, middle, data) if part)
+        body = (*(part if type(part) is bytes else _lasting(part) for part in parts), footer)
         nbytes = sum(memoryview(part).nbytes for part in body)
     if nbytes != size:
         raise ValueError("message part is a view of items wider than a byte: cast it to 'B'")
     return head, body
+
+
+def _lasting(part: Bytes) -> Bytes:
+    """*part*, or a copy if it can be written to: it may be sent, and sent again, much later."""
+    view = memoryview(part)  # of our own, for the owner may release his
+    return view if view.readonly else bytes(view)
 
 
 def _unchanged(m: Message) -> Bytes | None:
