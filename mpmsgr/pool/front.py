@@ -218,6 +218,8 @@ class PoolFront(Sink):
             self._work.tell.renew(lane)
         if event.kind is EventKind.RESET:
             self._over(lane)
+        elif event.kind is EventKind.REMOTE_RESET:
+            self._replies.unanswered(lane, event.kept)
         if event.kind is EventKind.REMOTE_RESET or (lane.over and session.lossy):
             self._discard(lane)  # discard_queue of the spec (§8, §10)
         item = EventItem(event.kind.value, event.lost)
@@ -230,6 +232,7 @@ class PoolFront(Sink):
         lane.over = True
         self.throttles.let_through(lane.session)
         self._replies.groups.ended(lane.session)
+        self._replies.unanswered(lane)
 
     def _discard(self, lane: SessionLane) -> None:
         """Forget messages of an ended session that no worker has; events stay."""
@@ -243,7 +246,9 @@ class PoolFront(Sink):
     def place(self, pipe: Pipe, size: int, lead: int) -> memoryview | None:
         """See `Sink`. The acks or replies behind a message are not waited for by the message."""
         lane: SessionLane | None = pipe.session.connection if pipe.session is not None else None
-        at_once = lane is not None and (lane.holds & FULL or lane.is_awaited)
+        if lane is not None and lane.is_awaited:
+            return HEAP  # it may be the reply: the arena may be full of what waits for it
+        at_once = lane is not None and lane.holds & FULL
         if at_once or self.throttles.claim(pipe, size, lead):
             return self._place(pipe, size, lead)
         return None

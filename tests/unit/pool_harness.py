@@ -347,6 +347,12 @@ class Pool:
             loop.add_reader(link._fd, link.drain)
             link.drain()
 
+    def trust(self) -> None:
+        """From now on workers may hold much, however long their handlers seem to take here."""
+        self.front._lanes.measured = lambda *_: None  # type: ignore[method-assign]
+        for worker in self.front._lanes.workers.values():
+            worker.credit.messages, worker.credit.nbytes = 100, 64 << 20
+
     def stray(self, slot: int, generation: int) -> Link:
         """A connection of that name which says only what the test says."""
         link = Link.dealer(self.endpoint, identity(slot, generation), lambda parts: None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -290,7 +291,9 @@ async def test_a_plain_streaming_handler_does_not_wait_for_its_batch() -> None:
     def task(con: Connection, m: Message) -> None:
         push(con, "sent")
         seen.append(p.front._link is not None)
-        p.front._link.drain()  # what the front's process would do meanwhile
+        deadline = time.monotonic() + 10
+        while not p.session.outbox.queued and time.monotonic() < deadline:
+            p.front._link.drain()  # what the front's process does meanwhile
         seen.append(p.session.outbox.queued)
 
     async with pool(doing(task)) as (p, messenger):

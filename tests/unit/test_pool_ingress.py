@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from mpmsgr import Connection, Message, Messenger
-from mpmsgr.dispatch import credit
 from mpmsgr.dispatch.handlers import handles
 from mpmsgr.dispatch.payload import unpack
 from mpmsgr.messenger import throttles
@@ -76,13 +75,10 @@ def paused(p: Pool) -> int:
 
 
 @on_uvloop
-async def test_who_finds_no_room_waits_and_the_others_go_on(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    for bound in ("_FIRST_BYTES", "_LEAST_BYTES"):  # its credit is no reason to wait
-        monkeypatch.setattr(credit, bound, 8 * MIB)
+async def test_who_finds_no_room_waits_and_the_others_go_on() -> None:
     plugin = Gate()
     async with pool(plugin, sizes=Sizes(arena=2 * MIB)) as (p, _), sessions(p, 8) as cons:
+        p.trust()
         large, small = cons[:6], cons[6:]
         asked = [ask(con, HOLD, who, data=payload(LARGE, who)) for who, con in enumerate(large)]
         await eventually_async(lambda: p.ingress.waiting == 3)

@@ -255,6 +255,7 @@ async def test_messages_without_an_order_go_to_who_has_least_to_do() -> None:
     rooms = Rooms()
     rooms.closed = [("plain", n) for n in range(12)] + [("free", n) for n in range(8)]
     async with pool(rooms, workers=2) as (p, messenger):
+        p.trust()
         con = await session(p, messenger)
         waiting = [ask(con, PLAIN, in_room(None, n)) for n in range(12)]
         await eventually_async(lambda: len(p.lane().inflight) == 12)

@@ -180,7 +180,9 @@ async def test_it_leaves_at_once() -> None:
         assert await push(data=b"now")
         assert (await anext(pushes)).data == b"now"
         assert not await push(to=999_999)
-        assert not await push(to=await gone(made.messenger))
+        over = await gone(made.messenger)
+        await eventually_async(lambda: all(over not in w.cons for w in made.workers.values()))
+        assert not await push(to=over)
         results = [push(data=b"%d" % i) for i in range(50)] + [push(to=1)]
         assert await asyncio.gather(*results) == [True] * 50 + [False]
         assert [int((await anext(pushes)).data) for _ in range(50)] == list(range(50))

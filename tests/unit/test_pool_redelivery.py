@@ -109,6 +109,7 @@ async def test_only_the_message_that_was_running_is_charged() -> None:
 async def test_messages_of_a_dead_worker_come_before_later_ones() -> None:
     plugin = Mortal()
     async with pool(plugin) as (p, messenger):
+        p.trust()
         con = await session(p, messenger)
         asked = [ask(con, LATER, i) for i in range(3)]
         await eventually_async(lambda: plugin.log)
@@ -137,6 +138,7 @@ async def test_what_comes_while_messages_are_done_again_waits_for_them() -> None
 async def test_other_sessions_do_not_notice() -> None:
     plugin = Mortal(bad=1)
     async with pool(plugin, workers=2) as (p, _), sessions(p, 8) as cons:
+        p.trust()
         waiting = [ask(con, LATER, i) for i, con in enumerate(cons)]
         await eventually_async(lambda: len(plugin.log) == 8)
         plugin.gate.set()
@@ -161,6 +163,7 @@ async def test_other_sessions_do_not_notice() -> None:
 async def test_a_handler_that_runs_behind_an_async_one_is_charged_as_well() -> None:
     plugin = Mortal(killer=1)
     async with pool(plugin, respawn=True) as (p, messenger):
+        p.trust()
         con = await session(p, messenger)
         asked = [ask(con, LATER, "waits"), ask(con, WORK, "killer"), ask(con, WORK, "behind")]
         await eventually_async(lambda: len(p.lane().inflight) == 3)
@@ -241,6 +244,7 @@ async def test_all_that_had_begun_are_under_suspicion_and_rerun_one_at_a_time() 
         return [later]
 
     async with pool(plugin) as (p, _), sessions(p, 4) as cons:
+        p.trust()
         asked = [ask(con, LATER, i) for i, con in enumerate(cons)]
         await eventually_async(lambda: len(running) == 4)
         assert len(p.kill(0)) == 4
@@ -258,6 +262,7 @@ async def test_all_that_had_begun_are_under_suspicion_and_rerun_one_at_a_time() 
 async def test_a_suspect_that_does_it_again_is_charged_and_the_others_are_not() -> None:
     plugin = Mortal(killer=99)
     async with pool(plugin, respawn=True, max_attempts=2) as (p, _), sessions(p, 3) as cons:
+        p.trust()
         fronts = ["a", "killer", "b"]
         asked = [ask(con, LATER, front) for con, front in zip(cons, fronts, strict=True)]
         await eventually_async(lambda: len(plugin.log) == 3)
@@ -279,6 +284,7 @@ async def test_a_suspect_that_does_it_again_is_charged_and_the_others_are_not() 
 async def test_who_waits_behind_a_suspect_is_none() -> None:
     plugin = Mortal()
     async with pool(plugin) as (p, _), sessions(p, 2) as (con, other):
+        p.trust()
         asked = [ask(con, LATER, 0), ask(con, LATER, 1), ask(other, LATER, 2)]
         await eventually_async(lambda: len(plugin.log) == 2)
         await eventually_async(lambda: p.seat(0).held >= 3)

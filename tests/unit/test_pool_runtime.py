@@ -103,6 +103,7 @@ async def test_batches_that_do_not_fit_between_others() -> None:
     """The worker reads nothing for a while: some of its batches are in the ring, some are not."""
     data = bytes(range(250)) * 60
     async with pool(echo, sizes=Sizes(ring=16 << 10)) as (p, messenger):
+        p.trust()
         con = await session(p, messenger)
         await ask(con, WORK)
         with p.frozen(0), frames() as (to_worker, _):
@@ -120,6 +121,7 @@ async def test_a_new_worker_starts_with_an_empty_ring() -> None:
     """The dead one left batches behind that nobody read."""
     data = bytes(range(250)) * 60
     async with pool(echo, sizes=Sizes(ring=16 << 10)) as (p, messenger):
+        p.trust()
         con = await session(p, messenger)
         await ask(con, WORK)
         for _ in range(3):
@@ -159,6 +161,7 @@ async def test_the_page_says_what_runs() -> None:
         return [work, later]
 
     async with pool(plugin) as (p, _), sessions(p, 3) as cons:
+        p.trust()
         started = p.workers[0].page.started
         for n in range(2):
             await answer(cons[0], WORK, n)
