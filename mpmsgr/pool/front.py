@@ -182,7 +182,7 @@ class PoolFront(Sink):
         if session.full:
             self._work.hold(lane, FULL)
             self._work.tell.renew(lane)
-            self.throttles.let_through(session)
+            self._read_on(session)
             self._hold(lane, lane.waiting_count, lane.waiting_bytes)
         else:
             self._work.let_go(lane, FULL)
@@ -244,25 +244,27 @@ class PoolFront(Sink):
             self._lanes.wait(lane, events)
 
     def place(self, pipe: Pipe, size: int, lead: int) -> memoryview | None:
-        """See `Sink`. The acks or replies behind a message are not waited for by the message."""
-        lane: SessionLane | None = pipe.session.connection if pipe.session is not None else None
-        if lane is not None and lane.is_awaited:
-            return HEAP  # it may be the reply: the arena may be full of what waits for it
-        at_once = lane is not None and lane.holds & FULL
-        if at_once or self.throttles.claim(pipe, size, lead):
+        """See `Sink`."""
+        if self._must_be_read(pipe) or self.throttles.claim(pipe, size, lead):
             return self._place(pipe, size, lead)
         return None
+
+    @staticmethod
+    def _must_be_read(pipe: Pipe) -> bool:
+        """Are acks or a reply behind what *pipe* brings, for which others wait that take the room?
+
+        Or it is that reply.
+        """
+        lane: SessionLane | None = pipe.session.connection if pipe.session is not None else None
+        return lane is not None and bool(lane.holds & FULL or lane.is_awaited)
 
     def _place(self, pipe: Pipe, size: int, lead: int) -> memoryview | None:
         """A place for a message for which there is room."""
         ingress = self._work.ingress
         if ingress is None:
             return HEAP
-        place = ingress.place(pipe, size, lead)
-        if place is None and pipe.session is not None and pipe.session.policy.urgent:
-            ingress.unplace(pipe)
-            return HEAP
-        return place
+        urgent = pipe.session is not None and pipe.session.policy.urgent
+        return ingress.place(pipe, size, lead, at_once=urgent or self._must_be_read(pipe))
 
     def unplace(self, pipe: Pipe) -> None:
         """See `Sink`."""
@@ -464,13 +466,15 @@ class PoolFront(Sink):
                 self._replies.keepalive(con_id)
             case ["request", con_id, tid, head, body]:
                 self._replies.request(seat, con_id, tid, head, body)
-                self._read_on(con_id)
+                lane = self._by_id.get(con_id)
+                if isinstance(lane, SessionLane) and lane.is_awaited:
+                    self._read_on(lane.session)
 
-    def _read_on(self, con_id: int) -> None:
-        """A reply is awaited that may be behind messages for which there is no room."""
-        lane = self._by_id.get(con_id)
-        if self.throttles.waits and isinstance(lane, SessionLane) and lane.is_awaited:
-            self.throttles.let_through(lane.session)
+    def _read_on(self, session: Session) -> None:
+        """*session* waits for no room, now that acks or a reply may be behind what it brings."""
+        self.throttles.let_through(session)
+        if self._work.ingress is not None:
+            self._work.ingress.let_through(session)
 
     def mark_down(self, con_id: int) -> None:
         """End the session, without an event; not in the midst of what it delivers."""

@@ -50,7 +50,7 @@ MODULES = {
                 there.send_message(Message(0x9006, b"%d" % number, data=bytes(1000)))
             return os.getpid()
 
-        @handles(0x9004)
+        @handles(0x9004, streaming=True)
         def fill(con, m):
             try:
                 while True:
