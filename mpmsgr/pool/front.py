@@ -294,6 +294,7 @@ class PoolFront(Sink):
     def _send(self, seat: Seat) -> None:
         # A worker that cannot be reached is dead: `worker_lost` deals with what it held.
         self._link.send_to(seat.name, seat.take(self._incarnation))
+        self._recalls.look()  # it may hold more now than it gets done
 
     def _pump(self) -> None:
         """Hand out what waited, read again who had to wait."""

@@ -384,6 +384,8 @@ class Pool:
         left = {name: value for name, value in left.items() if value}
         if left:
             gc.collect()
+            for seat in self.front._work.seats.values():
+                seat.add((0, None, None))  # what is free again is told with the next frame
         return left
 
     async def stop(self) -> None:

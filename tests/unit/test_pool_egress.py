@@ -128,6 +128,16 @@ def test_where_others_can_write_and_there_is_no_room_it_is_bytes(fd: int) -> Non
     assert set(frozen) == set(b"1")
 
 
+def test_what_is_frozen_stays_as_it_is_when_it_is_sent_again(fd: int) -> None:
+    egress = opened(fd)
+    view = allocated(egress, PAGE)
+    view[:] = b"1" * PAGE
+    for sent in (egress.freeze(view), stored(egress, b"2" * PAGE)):
+        assert isinstance(sent, memoryview)
+        assert egress.freeze(sent) is sent
+        assert len(set(sent)) == 1
+
+
 def test_what_lies_elsewhere_is_not_frozen(fd: int) -> None:
     egress = opened(fd)
     data = memoryview(bytearray(100))

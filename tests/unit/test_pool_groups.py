@@ -23,6 +23,7 @@ from tests.unit.pool_harness import (
     on_uvloop,
     pool,
     service,
+    session,
     sessions,
     text,
     with_and_without_workers,
@@ -233,6 +234,30 @@ async def test_a_member_whose_outbox_is_full_is_passed_over(workers: int) -> Non
         assert 20 <= dropped < 40
         handle.resume_reading()
         assert await heard(others, 40 - dropped) == [str(n) for n in range(40 - dropped)]
+
+
+@with_and_without_workers
+@on_uvloop
+async def test_the_newest_are_kept_where_the_policy_says_so(workers: int) -> None:
+    changes: dict[str, Any] = {"outbox_bytes": 20_000, "outbox_full": "drop_oldest"}
+    policies = Policies(STATEFUL_SERVER).having(**changes)
+
+    def burst(site: Site) -> Iterable[Any]:
+        @handles(SAY)
+        def say(con: Connection, m: Message) -> None:
+            for n in range(40):
+                con.group("a").send(Message(PUSH, b"%d" % n, data=bytes(1000)))
+
+        return [say, *list(plugin(site))[:1]]
+
+    async with service(burst, workers, policies=policies) as (server, messenger):
+        con = await session(server, messenger)
+        pushes = con.messages(PUSH)
+        await answer(con, JOIN, "a")
+        con.send_message(Message(SAY))
+        await eventually_async(lambda: server.endpoint.counters.pushes_dropped)
+        dropped = server.endpoint.counters.pushes_dropped
+        assert await heard(pushes, 40 - dropped) == [str(n) for n in range(dropped, 40)]
 
 
 @on_uvloop

@@ -239,6 +239,25 @@ async def test_an_arena_of_one_message_and_echoes_that_are_not_acknowledged(coun
 
 
 @on_uvloop
+async def test_replies_that_keep_little_give_way_to_what_needs_more() -> None:
+    plugin = Gate()
+    async with pool(plugin, sizes=Sizes(arena=2 * MIB)) as (p, messenger):
+        con = await session(p, messenger)
+        await answer(con, SMALL)
+        with Deaf(con):
+            asked = [ask(con, ECHO, data=payload(LARGE))]
+            await eventually_async(lambda: len(large_parts(unacknowledged(p))) == 1)
+            assert p.slots == 1
+            asked.append(ask(con, ECHO, data=payload(2 * MIB - 20_000)))
+            await eventually_async(lambda: len(large_parts(unacknowledged(p))) == 2)
+        replies = await asyncio.gather(*asked)
+        assert [bytes(reply.data) for reply in replies] == [
+            payload(LARGE),
+            payload(2 * MIB - 20_000),
+        ]
+
+
+@on_uvloop
 async def test_replies_keep_no_more_than_half_of_the_arena() -> None:
     plugin = Gate()
     async with pool(plugin, sizes=Sizes(arena=4 * MIB)) as (p, messenger):

@@ -295,13 +295,24 @@ async def test_arrays_as_payloads() -> None:
             assert (np.frombuffer(reply.data, np.float64) == numbers * factor).all()
 
 
+@pytest.mark.parametrize("how", ["echo", "bytes", "allocated"])
+@pytest.mark.parametrize("messages", [1, 3])
 @on_uvloop
-async def test_one_payload_sent_to_many() -> None:
-    def task(con: Connection, m: Message) -> None:
-        for id_ in ids:
-            con.connection(id_).send_message(Message(PUSH, data=m.data))
-
+async def test_one_payload_sent_to_many(how: str, messages: int) -> None:
     data = payload(LARGE)
+
+    def task(con: Connection, m: Message) -> None:
+        out: Any = data if how == "bytes" else m.data
+        if how == "allocated":
+            out = con.allocate(LARGE)
+            out[:] = data
+        told = Message(PUSH, data=out)
+        for id_ in ids:
+            if messages > 1:
+                told = Message(PUSH, data=told.data)
+            told.tid = 0
+            con.connection(id_).send_message(told)
+
     async with pool(doing(task), workers=2) as (p, _), sessions(p, 3) as cons:
         streams = [con.messages(PUSH) for con in cons]
         await asyncio.gather(*[answer(con, SMALL) for con in cons])

@@ -118,7 +118,17 @@ async def test_messages_of_a_key_do_not_overlap_whoever_sent_them(workers: int) 
             for who in range(4):
                 mine = [n for sender, n in begun if sender == who]
                 assert mine == sorted(mine), "in the order of their session"
-            assert len(rooms.sites[room]) == 1, "lanes are sticky"
+
+
+@on_uvloop
+async def test_a_key_stays_where_it_is() -> None:
+    rooms = Rooms()
+    async with pool(rooms, workers=3) as (p, _), sessions(p, 4) as cons:
+        for n in range(5):
+            for con in cons:
+                await answer(con, ROOM, in_room("a", n))
+                await answer(con, ROOM, in_room("b", n))
+        assert len(rooms.sites["a"]) == len(rooms.sites["b"]) == 1
 
 
 @with_and_without_workers
