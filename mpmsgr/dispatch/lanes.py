@@ -50,7 +50,8 @@ class Worker:
     number: of the last item it was given; progress: how much all workers together had completed
     when this one last got anywhere; wanted: lanes it is still to take over from others; retiring:
     it gets nothing new; recalled: what it has not begun is being taken back, it gets nothing
-    meanwhile; reserved: the lane whose first message is to run here alone.
+    meanwhile; reserved: the lane whose first message is to run here alone; waiting: asynchronous
+    messages that go on, and take no turn from others.
     """
 
     __slots__ = (
@@ -65,12 +66,14 @@ class Worker:
         "reserved",
         "retiring",
         "slot",
+        "waiting",
         "wanted",
     )
 
     def __init__(self, slot: int, generation: int, credit: Credit) -> None:
         self.slot, self.generation, self.credit = slot, generation, credit
         self.held = self.held_bytes = self.number = self.progress = self.wanted = 0
+        self.waiting = 0
         self.lanes: set[Lane[Any]] = set()
         self.retiring = self.recalled = False
         self.reserved: Lane[Any] | None = None
@@ -81,7 +84,7 @@ class Worker:
         if self.retiring or self.recalled:
             return _CLOSED
         credit = self.credit
-        room = credit.messages - self.held
+        room = credit.messages + self.waiting - self.held
         return min(room, 0) if self.held and self.held_bytes >= credit.nbytes else room
 
 
@@ -220,6 +223,16 @@ class Lanes(Generic[T]):
     def measured(self, worker: Worker, count: int, nbytes: int, busy_us: float) -> None:
         """*worker* took *busy_us* microseconds for *count* items of *nbytes* together."""
         worker.credit.measured(count, nbytes, busy_us)
+
+    def going_on(self, worker: Worker, waiting: int) -> None:
+        """*waiting* asynchronous messages go on at *worker*: it has time for others meanwhile.
+
+        Not more than as many as it may hold at the most. A suspect that got as far as that has
+        been alone for long enough.
+        """
+        worker.waiting = min(waiting, self._credit)
+        if waiting and worker.reserved is not None and worker.reserved.inflight:
+            worker.reserved = None
 
     # where a lane goes
 

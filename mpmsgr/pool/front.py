@@ -374,7 +374,7 @@ class PoolFront(Sink):
             for lane in list(self._by_id.values()):
                 self._work.sort(lane)
 
-    def _batch(self, seat: Seat, records: list[Any], busy_us: int) -> None:
+    def _batch(self, seat: Seat, records: list[Any], busy_us: int, waiting: int = 0) -> None:
         worker = seat.worker
         count = nbytes = 0
         for record in records:
@@ -396,6 +396,7 @@ class PoolFront(Sink):
                 if more:
                     self._replies.asked(lane, worker, more)
         self._lanes.measured(worker, count, nbytes, busy_us)
+        self._lanes.going_on(worker, waiting)
         self.tally.frame(seat, count, busy_us, self._loop.time())
         self._driver.run()
         self._pump()

@@ -91,6 +91,8 @@ class Runtime(Service):
         self._asking: dict[int, RemoteConnection] = {}  # by tid: who waits for a reply
         self._out = Outbound(self._send_batch)
         self._kept: list[Any] = []  # views that the next batch refers to
+        self._waiting: set[int] = set()  # numbers of the asynchronous items that go on
+        self._waiting_told = 0
         self._handled = 0
         self._number = 0  # of the item that came last
         self._epoch = 0  # RECALL, as far as it is dealt with
@@ -141,6 +143,7 @@ class Runtime(Service):
         self._kept.clear()
         # Numbers go on: what still runs for the earlier one keeps its own.
         self._stopped_at = self._epoch = self._cells[cell.RECALL] = 0
+        self._waiting.clear()
         if self._link is not None:
             self._link.close()
             self._link = None
@@ -182,6 +185,8 @@ class Runtime(Service):
         finally:
             self._cells[cell.RUNNING] = 0
             self._out.flush()
+            if len(self._waiting) != self._waiting_told:
+                self._send_batch([])
             self._out.working = False
 
     def _told(self, more: dict[str, Any]) -> None:
@@ -328,6 +333,8 @@ class Runtime(Service):
         """See `Host`."""
         if self._memory is not None and run.number:
             run.cell = self._memory.page.begin_async(run.number)
+        if run.number:
+            self._waiting.add(run.number)
         self._end_deadline(run)
 
     def resumed(self, number: int) -> None:
@@ -375,6 +382,7 @@ class Runtime(Service):
     def _release(self, run: Invocation) -> None:
         """What was kept for its time is free again."""
         if run.is_async:
+            self._waiting.discard(run.number)
             if self._memory is not None and run.number:
                 self._memory.page.end_async(run.cell)
         else:
@@ -539,5 +547,6 @@ class Runtime(Service):
             now = monotonic()
             busy_us = int((now - self._busy_since) * 1e6)
             self._busy_since = now
-        self._send(env.BATCH, [records, busy_us])
+        self._waiting_told = len(self._waiting)
+        self._send(env.BATCH, [records, busy_us, self._waiting_told])
         self._kept.clear()

@@ -21,7 +21,8 @@ from tests.support import eventually_async
 KIB, MIB = 1 << 10, 1 << 20
 HOLD, NOW = 0x9001, 0x9002
 CLIENTS, EACH, SIZE = 100, 2, MIB
-DISPATCH, ARENA = 32 * MIB, 16 * MIB
+#: Without a reserve, 32 of them would leave no room for others.
+DISPATCH, ARENA = 32 * (SIZE + 256), 16 * MIB
 #: What a session may bring beyond `dispatch_bytes`: a message for which no room is asked, being no
 #: longer than `arena_threshold_bytes`, and a short read. Measured: 7 KiB with messages as here, 58
 #: with those of 60 kB.

@@ -13,7 +13,7 @@ from tests.processes.pool_serving import WORKER, Serve
 MODULES = {
     "shop": """
         import os
-        from mpmsgr import RemoteError, handles, message, on_start, on_stop
+        from mpmsgr import Message, RemoteError, handles, message, on_start, on_stop
 
         @message(0x9001)
         class Add:
@@ -78,6 +78,15 @@ MODULES = {
         @handles(0x9009)
         def too_long(con, m):
             con.send_message(m.reply(bytes((16 << 20) + 1)))
+
+        @handles(0x900A)
+        def uses_a_buffer_again(con, m):
+            buffer = bytearray(int(m.front))
+            for number in range(3):
+                buffer[:] = bytes([number]) * len(buffer)
+                con.send_message(Message(0x900B, data=buffer))
+            with memoryview(bytes(buffer)) as view:  # released before the handler completes
+                con.send_message(m.reply(data=view))
     """,
     "classes": """
         from mpmsgr import Dispatcher
@@ -147,6 +156,15 @@ def test_objects(con: sync.SyncConnection, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_async_handlers(con: sync.SyncConnection) -> None:
     assert payload.unpack(con.request(Message(0x9002, b"abc"), timeout=10)) == b"cba"
+
+
+@pytest.mark.parametrize("size", [100, 10_000, 40_000, 100_000])
+def test_what_was_sent_stays_as_it_was(con: sync.SyncConnection, size: int) -> None:
+    """Whatever a handler does to its buffers before it completes."""
+    pushes = con.messages(0x900B)
+    reply = con.request(Message(0x900A, b"%d" % size), timeout=10)
+    assert [next(pushes).data for _ in range(3)] == [bytes([n]) * size for n in range(3)]
+    assert reply.data == bytes([2]) * size
 
 
 def test_what_handlers_see_of_the_sender(server: Serve, con: sync.SyncConnection) -> None:

@@ -7,7 +7,7 @@ import asyncio
 from mpmsgr import Message
 from mpmsgr.messenger.connection import MessengerConnection
 from tests.processes.pool_clients import WAIT_S, sessions
-from tests.processes.pool_serving import WORKER, Serve, kill
+from tests.processes.pool_serving import Serve
 from tests.support import eventually_async
 
 BUSY, WAIT = 0x9001, 0x9002
@@ -61,22 +61,6 @@ def test_handlers_that_wait_leave_room_for_others() -> None:
             await eventually_async(lambda: len(server.written("waiting")) == WAITING, WAIT_S)
             (server.directory / "open").touch()
             await polls
-
-    with Serve(MODULES, workers=2) as server:
-        asyncio.run(main())
-
-
-def test_handlers_that_waited_in_a_worker_that_died_leave_room_for_others() -> None:
-    """They are under suspicion, and run alone: but not for as long as they wait."""
-
-    async def main() -> None:
-        async with sessions(server, WAITING + 1) as (busy, *cons):
-            polls = asyncio.gather(*map(wait, cons))
-            await eventually_async(lambda: len(server.written("waiting")) == WAITING, WAIT_S)
-            kill(server.pids(WORKER)[0])
-            await work(busy)
-            (server.directory / "open").touch()
-            assert set(await polls) == {1, 2}
 
     with Serve(MODULES, workers=2) as server:
         asyncio.run(main())

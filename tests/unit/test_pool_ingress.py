@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
@@ -13,8 +15,10 @@ from mpmsgr import Connection, Message, Messenger
 from mpmsgr.dispatch.handlers import handles
 from mpmsgr.dispatch.payload import unpack
 from mpmsgr.messenger import throttles
-from mpmsgr.pool import ingress
+from mpmsgr.pool.ingress import Ingress
+from mpmsgr.pool.mapping import Mapping
 from mpmsgr.session.session import Pause
+from mpmsgr.supervisor.memory import create
 from tests.raw_peer import RawPeer
 from tests.streams import message_frame
 from tests.support import eventually_async
@@ -111,28 +115,40 @@ async def test_many_sessions_share_an_arena_of_two_messages() -> None:
 
 
 @on_uvloop
-async def test_who_waited_too_long_goes_before_all_younger_ones(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+async def test_who_waited_too_long_goes_before_all_younger_ones() -> None:
     """One of the size of the arena would never find it empty while smaller ones come and go."""
-    monkeypatch.setattr(ingress, "_PATIENCE_S", 0.05)
-    plugin = Gate()
-    async with pool(plugin, sizes=Sizes(arena=2 * MIB)) as (p, _), sessions(p, 4) as cons:
-        whole, *others = cons
+    fd = create("test", MIB)
+    mapping = Mapping(fd, MIB, writable=True)
+    os.close(fd)
+    time, granted = 0.0, dict[int, memoryview]()
 
-        async def come_and_go(con: Any) -> None:
-            while not waits.done():
-                await ask(con, ECHO, data=payload(LARGE))
+    def grant(pipe: Any, place: memoryview) -> bool:
+        granted[pipe.session.id] = place
+        return True
 
-        busy = ask(others[0], HOLD, data=payload(LARGE))
-        await eventually_async(lambda: plugin.begun)
-        waits = ask(whole, ECHO, "whole", data=payload(2 * MIB - 20_000))
-        await eventually_async(lambda: p.ingress.waiting == 1)
-        going = [asyncio.ensure_future(come_and_go(con)) for con in others[1:]]
-        await asyncio.sleep(0.02)
-        plugin.gate.set()
-        assert text(await asyncio.wait_for(waits, 5)) == "whole"
-        await asyncio.gather(busy, *going)
+    arena = Ingress(mapping, grant, lambda: time)
+
+    def ask_for(session_id: int, size: int) -> memoryview | None:
+        pipe: Any = Mock(session=Mock(id=session_id), established=None)
+        return arena.place(pipe, size, 53)
+
+    places = [ask_for(1, 400_000), ask_for(2, 400_000)]
+    assert None not in places
+    assert ask_for(3, 900_000) is None
+    assert ask_for(4, 200_000) is not None, "others come first, for a while"
+    assert ask_for(5, 300_000) is None
+    time = 3.0
+    del places[0]
+    arena.collect()
+    assert granted == {}
+    assert ask_for(6, 100_000) is None
+    del places[0]
+    arena.collect()
+    assert list(granted) == [3]
+    granted.clear()
+    arena.collect()
+    assert list(granted) == [5, 6]
+    granted.clear()
 
 
 @on_uvloop

@@ -162,7 +162,7 @@ async def test_a_peer_type_with_a_throttle_of_its_own_leaves_others_alone() -> N
             await eventually_async(lambda: gauge(p, "default.messages")["waiting"])
             assert 5 <= gauge(p, "default.messages")["current"] < 20
             for i in range(50):
-                await ask(mgr, NOTE, i)
+                await ask(mgr, NOTE, i, priority=PRIO_HIGHEST)  # whatever the worker holds
             assert len(plugin.done) == 50
             plugin.gate.set()
             await asyncio.gather(*asked)

@@ -254,3 +254,23 @@ def test_reply_answers_tid_priority_and_type() -> None:
     assert (reply.type, reply.tid, reply.priority) == (0x8001, 7, 196)
     assert (reply.front, reply.middle, reply.data, reply.size) == (b"!", b"", b"d", 2)
     assert asked.reply(type=ERROR_REPLY).type == 0x8000
+
+
+@pytest.mark.parametrize("part", ["front", "middle", "data"])
+@pytest.mark.parametrize("size", [100, 40_000])
+def test_a_parcel_stays_as_it_was_encoded(part: str, size: int) -> None:
+    """It is sent, and sent again, when its owner has long put something else into his buffer."""
+    buffer = bytearray(b"x" * size)
+    parcel = encode_parcel(Message(0x8001, **{part: buffer}), EntityName(8, 1))  # type: ignore[arg-type]
+    with memoryview(bytes(buffer)) as view:
+        other = encode_parcel(Message(0x8001, **{part: view}), EntityName(8, 1))  # type: ignore[arg-type]
+    buffer[:] = b"y" * size
+    assert b"".join(parcel.body).startswith(b"x" * size)
+    assert b"".join(other.body) == b"".join(parcel.body)
+
+
+def test_what_cannot_be_written_to_is_not_copied() -> None:
+    data = memoryview(bytes(1 << 20))
+    body = encode_parcel(Message(0x8001, data=data), EntityName(8, 1)).body
+    assert isinstance(body[0], memoryview)
+    assert body[0].obj is data.obj
