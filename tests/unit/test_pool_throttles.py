@@ -8,13 +8,16 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from mpmsgr import Connection, Message, Messenger, Policies, handles
 from mpmsgr.dispatch.payload import unpack
 from mpmsgr.messenger.connection import MessengerConnection
 from mpmsgr.session.policy import LOSSLESS_CLIENT, STATEFUL_SERVER, Policy
 from mpmsgr.session.session import Pause
 from mpmsgr.wire.message import PRIO_HIGHEST, PRIO_LOW
-from mpmsgr.wire.name import EntityType
+from mpmsgr.wire.name import EntityName, EntityType
+from mpmsgr.wire.v1.parcel import Parcel, encode_parcel
 from tests.support import eventually_async
 from tests.unit.messenger_peers import connected, place
 from tests.unit.pool_harness import (
@@ -28,12 +31,15 @@ from tests.unit.pool_harness import (
     text,
 )
 
-HOLD, NOTE, ASK_BACK, BACK = 0x9001, 0x9002, 0x9003, 0x9004
+HOLD, NOTE, ASK_BACK, BACK, PUSH = 0x9001, 0x9002, 0x9003, 0x9004, 0x9005
 KIB, MIB = 1 << 10, 1 << 20
 
 
 class Plugin:
-    """HOLD waits for `gate`, NOTE does not; ASK_BACK asks the sender. done: what was handled."""
+    """HOLD waits for `gate`, NOTE does not; ASK_BACK asks the sender, PUSH sends it so many KiB.
+
+    begun, done: what was handled.
+    """
 
     def __init__(self) -> None:
         self.gate = asyncio.Event()
@@ -57,7 +63,12 @@ class Plugin:
         async def ask_back(con: Connection, m: Message) -> str:
             return text(await con.request(Message(BACK), timeout=5.0))
 
-        return [hold, note, ask_back]
+        @handles(PUSH)
+        def push(con: Connection, m: Message) -> bool:
+            con.send_message(Message(PUSH, data=bytes(int(m.front) * KIB)))
+            return True
+
+        return [hold, note, ask_back, push]
 
 
 def serve(mgr: Policy = STATEFUL_SERVER, default: Policy = STATEFUL_SERVER) -> dict[str, Any]:
@@ -215,6 +226,51 @@ async def test_a_reply_that_a_handler_waits_for_is_read_although_there_is_no_roo
         answering = asyncio.ensure_future(answer())
         assert {unpack(await one) for one in asked} == {"here"}
         answering.cancel()
+
+
+@pytest.mark.parametrize("before", [True, False])
+@on_uvloop
+async def test_a_full_session_is_read_for_its_acks_whatever_else_is_in_work(before: bool) -> None:
+    """Be its messages there before it is full, or not: they wait for acks, and hold up nobody."""
+    plugin = Plugin()
+    policy = replace(STATEFUL_SERVER, outbox_bytes=300 * KIB, throttle_messages=1000)
+    sizes = Sizes(arena=32 * MIB, threshold=20 * KIB)
+    async with pool(plugin, dispatch_bytes=2 * MIB, sizes=sizes, **serve(default=policy)) as (
+        p,
+        messenger,
+    ):
+        con = await session(p, messenger)
+        con.messages(PUSH)
+        await eventually_async(lambda: not p.items)
+        transport: Any = con.session.pipe.handle if con.session.pipe is not None else None
+        transport.pause_reading()
+        async with of_type(p) as other:
+            asked = []
+            if not before:
+                asked.append(ask(con, PUSH, 400))
+                await eventually_async(lambda: p.lane(con).session.full)
+            asked += [ask(other, HOLD, "other", data=bytes(MIB)) for _ in range(3)]
+            await eventually_async(lambda: p.lane(other).session.paused)
+            asked += [ask(con, HOLD, i, data=bytes(30 * KIB)) for i in range(5)]
+            if before:
+                await eventually_async(lambda: p.lane(con).session.paused)
+                lane = p.lane(con)
+                p.messenger.endpoint.send(lane.session, [push_of(400)], p.messenger.now())
+                p.messenger.driver.run()
+            await eventually_async(lambda: p.lane(con).held_count == 5)
+            assert gauge(p, "default.messages")["current"] == 2, "of the other"
+            transport.resume_reading()
+            await eventually_async(lambda: not p.lane(con).session.full)
+            assert gauge(p, "default.messages")["current"] == 7
+            plugin.gate.set()
+            await asyncio.gather(*asked)
+            await eventually_async(lambda: not p.items)
+            assert {one["current"] for one in p.front.throttles.statistics()} == {0}
+
+
+def push_of(kib: int) -> Parcel:
+    """A message to a client."""
+    return encode_parcel(Message(PUSH, data=bytes(kib * KIB), tid=1), EntityName.parse("svc.0"))
 
 
 # who is handled first
