@@ -146,6 +146,23 @@ async def test_a_full_session_is_read_for_its_acks() -> None:
 
 
 @both_loops
+async def test_what_has_to_wait_for_those_acks_does_not_count() -> None:
+    policies = Policies(replace(STATEFUL_SERVER, outbox_bytes=300 * KIB))
+    async with serving(policies=policies, dispatch_bytes=100_000) as (server, gate, con):
+        con.messages(PUSH)
+        transport: Any = con.session.pipe.handle if con.session.pipe is not None else None
+        transport.pause_reading()
+        asked = [ask(con, HOLD, i, 1000) for i in range(5)]
+        await eventually_async(lambda: held(server) >= 5000)
+        server.connection_of(only(server)).send_message(Message(PUSH, data=bytes(400 * KIB)))
+        await eventually_async(lambda: only(server).full)
+        assert 1000 < held(server) < 2000, "only what runs"
+        gate.open.set()
+        transport.resume_reading()
+        await asyncio.gather(*asked)
+
+
+@both_loops
 async def test_without_a_limit_nothing_is_counted() -> None:
     async with Messenger("svc.0") as server:
         sink = server.driver.sink
