@@ -182,3 +182,33 @@ def test_a_reserve_of_all_there_is_stops_nobody_for_ever() -> None:
     throttle = holding(1, max=2, reserve=5)
     assert not throttle.get(1, "a")
     assert throttle.put(1) == ["a"]
+
+
+# by those who count themselves
+
+
+def test_what_is_full() -> None:
+    throttle = holding(10, reserve=3)
+    assert (throttle.limit(urgent=False), throttle.limit(urgent=True)) == (7, 10)
+    assert (throttle.is_full(), throttle.is_full(urgent=True)) == (True, False)
+    throttle.current = 7
+    assert not throttle.is_full()
+    assert not throttle.get(1, "a")
+    assert (throttle.is_full(), throttle.is_full(urgent=True)) == (True, False)
+    assert not throttle.get(4, "b", urgent=True)
+    assert throttle.is_full(urgent=True)
+
+
+def test_a_disabled_one_is_never_full() -> None:
+    assert not holding(100, max=0).is_full()
+
+
+def test_what_is_given_back_is_there_for_those_who_are_asked_to_go_on() -> None:
+    throttle = holding(10)
+    assert not throttle.get(5, "a")
+    throttle.give_back(8)
+    assert (throttle.current, throttle.waiting) == (2, 1)
+    assert throttle.go_on() == ["a"]
+    assert throttle.current == 7
+    throttle.give_back(8)
+    assert throttle.current == 0
