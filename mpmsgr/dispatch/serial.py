@@ -39,6 +39,11 @@ class Serial:
             self.state = State(limit=limit)
         return self.state
 
+    @property
+    def is_kept(self) -> bool:
+        """Is there anything of it, a message or a state?"""
+        return bool(self.blocked or self.waiting or (self.state and self.state.packed))
+
     def take_waiting(self) -> list[Any]:
         """What waits, which then does so no more."""
         waiting = list(self.waiting)

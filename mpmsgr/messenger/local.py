@@ -30,6 +30,8 @@ from mpmsgr.wire.v1.parcel import decode_raw
 log = logging.getLogger("mpmsgr.dispatch")
 
 _RESETS = (EventKind.RESET, EventKind.REMOTE_RESET)
+#: Above so many lanes of keys, those that have neither messages nor a state are forgotten.
+_KEYS = 10_000
 
 
 class LocalSink(Sink):
@@ -128,7 +130,15 @@ class LocalSink(Sink):
         if handling.ordering == "none":
             return Serial()
         key = key_of(handling, m.front)
-        return con.lane if key is None else self._keys.setdefault(key, Serial())
+        return con.lane if key is None else self._lane_of_key(key)
+
+    def _lane_of_key(self, key: KeyName) -> Serial:
+        lane = self._keys.get(key)
+        if lane is None:
+            if len(self._keys) > _KEYS:
+                self._keys = {name: lane for name, lane in self._keys.items() if lane.is_kept}
+            lane = self._keys[key] = Serial()
+        return lane
 
     def _submit(self, lane: Serial, con: LocalConnection, item: Item) -> None:
         self._running += 1

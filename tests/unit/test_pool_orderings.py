@@ -13,6 +13,7 @@ import pytest
 from mpmsgr import Connection, Dispatcher, Message
 from mpmsgr.dispatch.handlers import handles
 from mpmsgr.dispatch.payload import unpack
+from mpmsgr.messenger import local
 from mpmsgr.messenger.connection import MessengerConnection
 from mpmsgr.messenger.transport import PipeTransport
 from mpmsgr.pool import switchboard
@@ -217,22 +218,24 @@ async def test_a_dead_worker_s_messages_of_a_key_are_done_again_in_order() -> No
         assert all(attempt == 1 for n, attempt in again if n != "killer")
 
 
+def counting(site: Site) -> list[Any]:
+    """A plugin that counts in the state of a key, where *n* says so."""
+
+    @handles(ROOM, key="room")
+    def room(con: Connection, m: Message, state: dict[str, Any]) -> Any:
+        if unpack(m)["n"]:
+            state["n"] = state.get("n", 0) + 1
+        return state.get("n", 0)
+
+    return [room]
+
+
 @on_uvloop
 async def test_lanes_of_keys_are_forgotten_when_there_are_too_many(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(switchboard, "_IDLE_KEYS", 20)
-
-    def plugin(site: Site) -> list[Any]:
-        @handles(ROOM, key="room")
-        def room(con: Connection, m: Message, state: dict[str, Any]) -> Any:
-            if unpack(m)["n"]:
-                state["n"] = state.get("n", 0) + 1
-            return state.get("n", 0)
-
-        return [room]
-
-    async with pool(plugin, workers=2) as (p, messenger):
+    async with pool(counting, workers=2) as (p, messenger):
         con = await session(p, messenger)
         assert await answer(con, ROOM, in_room("kept", 1)) == 1
         for n in range(200):
@@ -240,6 +243,19 @@ async def test_lanes_of_keys_are_forgotten_when_there_are_too_many(
         assert len(p.lanes) <= 22
         assert await answer(con, ROOM, in_room("kept", 1)) == 2, "what has a state stays"
         assert all(len(worker.runtime._lanes) <= 22 for worker in p.workers.values())
+
+
+@on_uvloop
+async def test_and_so_they_are_without_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "_KEYS", 20)
+    async with service(counting, 0) as (server, messenger):
+        con = await session(server, messenger)
+        assert await answer(con, ROOM, in_room("kept", 1)) == 1
+        for n in range(200):
+            assert await answer(con, ROOM, in_room(n)) == 0
+        assert server._local is not None
+        assert len(server._local._keys) <= 22
+        assert await answer(con, ROOM, in_room("kept", 1)) == 2, "what has a state stays"
 
 
 # no order
