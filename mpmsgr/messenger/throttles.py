@@ -259,7 +259,8 @@ class Throttles:
         claim = _Claim(pipe.session, self._of(pipe.session), pipe, size, lead)
         self._claims[pipe] = claim
         through = self._advance(claim)
-        self._changed()
+        if self.waits or not through:
+            self._changed()
         return through
 
     def unclaim(self, pipe: Pipe) -> None:

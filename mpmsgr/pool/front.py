@@ -245,12 +245,13 @@ class PoolFront(Sink):
 
     def place(self, pipe: Pipe, size: int, lead: int) -> memoryview | None:
         """See `Sink`."""
-        if self._must_be_read(pipe) or self.throttles.claim(pipe, size, lead):
-            return self._place(pipe, size, lead)
+        awaited = self._is_awaited(pipe)
+        if awaited or self.throttles.claim(pipe, size, lead):
+            return self._room(pipe, size, lead, awaited)
         return None
 
     @staticmethod
-    def _must_be_read(pipe: Pipe) -> bool:
+    def _is_awaited(pipe: Pipe) -> bool:
         """Are acks or a reply behind what *pipe* brings, for which others wait that take the room?
 
         Or it is that reply.
@@ -259,12 +260,15 @@ class PoolFront(Sink):
         return lane is not None and bool(lane.holds & FULL or lane.is_awaited)
 
     def _place(self, pipe: Pipe, size: int, lead: int) -> memoryview | None:
-        """A place for a message for which there is room."""
+        """A place for a message that has waited for the throttles."""
+        return self._room(pipe, size, lead, self._is_awaited(pipe))
+
+    def _room(self, pipe: Pipe, size: int, lead: int, awaited: bool) -> memoryview | None:
         ingress = self._work.ingress
         if ingress is None:
             return HEAP
         urgent = pipe.session is not None and pipe.session.policy.urgent
-        return ingress.place(pipe, size, lead, at_once=urgent or self._must_be_read(pipe))
+        return ingress.place(pipe, size, lead, at_once=urgent or awaited)
 
     def unplace(self, pipe: Pipe) -> None:
         """See `Sink`."""

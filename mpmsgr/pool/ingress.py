@@ -40,36 +40,48 @@ class Lease(NamedTuple):
 
 
 class _Slot:
-    """users: views here, and workers that were given it; session: whose message it is, 0 once that
-    is handled.
+    """Where one message is.
+
+    offset: of its first byte; session: whose it is, 0 once it is handled; users: views here, and
+    workers that were given it; pipe: from which it is being received, since when it is.
     """
 
-    __slots__ = ("length", "session", "start", "users")
+    __slots__ = ("length", "offset", "pipe", "session", "since", "size", "start", "users")
 
-    def __init__(self, start: int, length: int, session: int) -> None:
-        self.start, self.length, self.session = start, length, session
-        self.users = 0
+    def __init__(
+        self, start: int, length: int, offset: int, size: int, session: int, pipe: Pipe, now: float
+    ) -> None:
+        self.start, self.length = start, length
+        self.offset, self.size = offset, size
+        self.session, self.users = session, 0
+        self.pipe: Pipe | None = pipe
+        self.since = now
 
 
 class Placed:
     """A raw message in the arena. view: its bytes."""
 
-    __slots__ = ("offset", "view")
+    __slots__ = ("slot", "view")
 
-    def __init__(self, offset: int, view: memoryview) -> None:
-        self.offset, self.view = offset, view
+    def __init__(self, slot: _Slot, view: memoryview) -> None:
+        self.slot, self.view = slot, view
 
     def __len__(self) -> int:
         return len(self.view)
 
+    @property
+    def offset(self) -> int:
+        """Where it lies."""
+        return self.slot.offset
 
-class _Landing(NamedTuple):
-    """A message of *size* bytes that is being received from *pipe* into *view*, since when."""
 
-    view: weakref.ref[memoryview]
-    size: int
-    pipe: Pipe
-    at: float
+class _Loan:
+    """A slot that a worker was given, *count* times; since: when its message was handled, or 0."""
+
+    __slots__ = ("count", "since", "slot")
+
+    def __init__(self, slot: _Slot) -> None:
+        self.slot, self.count, self.since = slot, 0, 0.0
 
 
 class _Claim(NamedTuple):
@@ -97,10 +109,9 @@ class Ingress:
         self._slots: dict[int, _Slot] = {}  # by start
         self._starts: list[int] = []  # sorted
         self._of_session: dict[int, int] = {}  # bytes
-        self._landing: dict[int, _Landing] = {}  # by id of the view
         self._claims: dict[Pipe, _Claim] = {}  # the oldest first
-        self._leases: dict[int, dict[int, list[float]]] = {}  # by worker, by start: count, since
-        self._ended: deque[int] = deque()
+        self._loans: dict[int, dict[int, _Loan]] = {}  # by worker, by offset of the message
+        self._ended: deque[_Slot] = deque()
         self._wakes = False
         self._replies: dict[int, weakref.ref[Parcel]] = {}  # the oldest first
         self._reply_bytes = 0
@@ -114,12 +125,14 @@ class Ingress:
         if size + _ALIGN + PAGE > self._mapping.size:
             return HEAP
         self.collect()
-        claim = _Claim(size, lead, self._now())
-        view = None if self._is_someone_first(claim.at) else self._allocate(pipe, claim)
-        if view is None and at_once:
-            return HEAP
+        now = self._now()
+        view = None
+        if not self._claims or not self._is_someone_first(now):
+            view = self._allocate(pipe, size, lead, now)
         if view is None:
-            self._claims[pipe] = claim
+            if at_once:
+                return HEAP
+            self._claims[pipe] = _Claim(size, lead, now)
             self._wakes = True
         return view
 
@@ -140,90 +153,83 @@ class Ingress:
         oldest = next(iter(self._claims.values()), None)
         return oldest is not None and now - oldest.at > _PATIENCE_S
 
-    def _allocate(self, pipe: Pipe, claim: _Claim) -> memoryview | None:
+    def _allocate(self, pipe: Pipe, size: int, lead: int, now: float) -> memoryview | None:
         session = pipe.session.id if pipe.session is not None else 0
         has = self._of_session.get(session, 0)
-        if has and has + claim.size > self._mapping.size // _QUOTA:
+        if has and has + size > self._mapping.size // _QUOTA:
             return None
-        nbytes = claim.size + _ALIGN
+        nbytes = size + _ALIGN
         start = self._arena.allocate(nbytes)
         if start is None and self._evacuate(nbytes):
             start = self._arena.allocate(nbytes)
         if start is None:
             return None
-        slot = self._slots[start] = _Slot(start, self._arena.length_of(start), session)
+        length, offset = self._arena.length_of(start), start + -lead % _ALIGN
+        slot = self._slots[start] = _Slot(start, length, offset, size, session, pipe, now)
         insort(self._starts, start)
-        self._of_session[session] = has + slot.length
-        view = self._view(slot, start + -claim.lead % _ALIGN, claim.size, writable=True)
-        if len(self._landing) > len(self._slots):
-            self._forget_landings()
-        self._landing[id(view)] = _Landing(weakref.ref(view), claim.size, pipe, self._now())
-        return view
-
-    def _forget_landings(self) -> None:
-        """Forget those that never became messages."""
-        self._landing = {key: e for key, e in self._landing.items() if e.view() is not None}
+        self._of_session[session] = has + length
+        return self._view(slot, offset, size, writable=True)
 
     def taken(self, raw: memoryview) -> Placed | None:
         """The message that landed in *raw*; None: that is no place of ours."""
-        landing = self._landing.get(id(raw))
-        if landing is None or landing.view() is not raw:
+        slot: _Slot | None = self._mapping.about(raw)
+        if slot is None:
             return None
-        del self._landing[id(raw)]
-        offset = self._mapping.offset_of(raw)
-        assert offset is not None
-        return Placed(offset, raw)
+        slot.pipe = None
+        return Placed(slot, raw)
 
     # workers
 
     def lend(self, worker: int, item: Placed) -> None:
         """*worker* is given *item*."""
-        slot = self._slot_of(item.offset)
+        slot = item.slot
         slot.users += 1
-        lent = self._leases.setdefault(worker, {}).setdefault(slot.start, [0, 0.0])
-        lent[0] += 1
-        lent[1] = 0.0
+        loans = self._loans.setdefault(worker, {})
+        loan = loans.get(slot.offset)
+        if loan is None:
+            loan = loans[slot.offset] = _Loan(slot)
+        loan.count += 1
+        loan.since = 0.0
 
     def handled(self, worker: int, item: Placed) -> None:
         """Its message is handled: from now on it is a lease that the worker keeps."""
-        slot = self._slot_of(item.offset)
+        slot = item.slot
         self._discharge(slot)
-        lent = self._leases.get(worker, {}).get(slot.start)
-        if lent is not None:
-            lent[1] = self._now()
+        loan = self._loans.get(worker, {}).get(slot.offset)
+        if loan is not None:
+            loan.since = self._now()
 
     def ended(self, worker: int, offsets: list[int]) -> None:
         """Views of *worker* are gone."""
-        leases = self._leases.get(worker, {})
+        loans = self._loans.get(worker, {})
         for offset in offsets:
-            slot = self._slot_of(offset)
-            lent = leases[slot.start]
-            lent[0] -= 1
-            if not lent[0]:
-                del leases[slot.start]
-            self._unused(slot, 1)
+            loan = loans[offset]
+            loan.count -= 1
+            if not loan.count:
+                del loans[offset]
+            self._unused(loan.slot, 1)
         self._grant_waiting()
 
     def worker_lost(self, worker: int) -> None:
         """*worker* is dead."""
-        for start, (count, _) in self._leases.pop(worker, {}).items():
-            self._unused(self._slots[start], int(count))
+        for loan in self._loans.pop(worker, {}).values():
+            self._unused(loan.slot, loan.count)
         self._grant_waiting()
 
     def leases(self) -> Iterator[Lease]:
         """What workers keep although it is handled."""
         now = self._now()
-        for worker, leases in self._leases.items():
-            for start, (_, since) in leases.items():
-                if since:
-                    yield Lease(worker, self._slots[start].length, now - since)
+        for worker, loans in self._loans.items():
+            for loan in loans.values():
+                if loan.since:
+                    yield Lease(worker, loan.slot.length, now - loan.since)
 
     # replies
 
     def view(self, worker: int, offset: int, length: int) -> memoryview:
         """What *worker* sends back. Raises ValueError where it has no lease of it."""
         slot = self._slot_of(offset)
-        if slot.start not in self._leases.get(worker, {}):
+        if slot.offset not in self._loans.get(worker, {}):
             raise ValueError(f"worker {worker} refers to {length} bytes at {offset}: not its lease")
         return self._view(slot, offset, length)
 
@@ -257,10 +263,10 @@ class Ingress:
 
     def _view(self, slot: _Slot, offset: int, length: int, *, writable: bool = False) -> memoryview:
         slot.users += 1
-        return self._mapping.lease(offset, length, self._view_ended, writable=writable)
+        return self._mapping.lease(offset, length, self._view_ended, slot, writable=writable)
 
-    def _view_ended(self, offset: int) -> None:
-        self._ended.append(offset)
+    def _view_ended(self, slot: _Slot) -> None:
+        self._ended.append(slot)
         if self._wakes:
             self._wakes = False
             self._loop.call_soon_threadsafe(self.collect)
@@ -272,7 +278,7 @@ class Ingress:
 
     def _collect_ended(self) -> None:
         while self._ended:
-            self._unused(self._slot_of(self._ended.popleft()), 1)
+            self._unused(self._ended.popleft(), 1)
 
     def _slot_of(self, offset: int) -> _Slot:
         at = bisect_right(self._starts, offset) - 1
@@ -302,7 +308,7 @@ class Ingress:
             return
         now = self._now()
         for pipe, claim in list(self._claims.items()):
-            view = self._allocate(pipe, claim)
+            view = self._allocate(pipe, claim.size, claim.lead, now)
             if view is not None:
                 del self._claims[pipe]
                 self._grant(pipe, view)
@@ -314,16 +320,16 @@ class Ingress:
 
     def slow(self) -> Iterator[tuple[Pipe, str]]:
         """Whose payloads come too slowly while others wait for room, and why that is too slow."""
-        self._forget_landings()
         if not self._claims:
             return
         now = self._now()
-        for _, size, pipe, since in list(self._landing.values()):
-            stage, took = pipe.established, now - since
-            got = stage.parser.buffered if stage is not None else 0
-            cause = too_slow(got, size, took)
+        for slot in list(self._slots.values()):
+            if slot.pipe is None or slot.pipe.established is None:
+                continue
+            got = slot.pipe.established.parser.buffered
+            cause = too_slow(got, slot.size, now - slot.since)
             if cause:
-                yield pipe, cause
+                yield slot.pipe, cause
 
     @property
     def size(self) -> int:

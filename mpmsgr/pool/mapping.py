@@ -65,9 +65,17 @@ class Mapping:
         return self.lease(offset, length, _nobody_waits, writable=self.writable)
 
     def lease(
-        self, offset: int, length: int, ended: Callable[[int], None], *, writable: bool = False
+        self,
+        offset: int,
+        length: int,
+        ended: Callable[[Any], None],
+        about: object = None,
+        *,
+        writable: bool = False,
     ) -> memoryview:
-        """*length* bytes from *offset* on; ``ended(offset)`` once the last view of them is gone.
+        """*length* bytes from *offset* on; ``ended(about)`` once the last view of them is gone.
+
+        *about* is the offset where nothing else is said.
 
         Slices, casts and whatever else was made from the view without a copy count as views.
         *ended* may run in any thread and inside of the garbage collector: it must be short, take
@@ -82,9 +90,17 @@ class Mapping:
         if writable and not self.writable:
             raise ValueError("the mapping is read-only")
         exporter = self._exporter.from_address(memory.address)
-        exporter.memory, exporter.ended, exporter.offset = memory, ended, offset
+        exporter.memory, exporter.ended = memory, ended
+        exporter.about = offset if about is None else about
         view = memoryview(exporter).cast("B")[offset:end]
         return view if writable else view.toreadonly()
+
+    def about(self, view: memoryview) -> Any:
+        """What the lease is about that *view* is one of; None: it is none of this mapping."""
+        exporter: Any = view.obj
+        if type(exporter) is not self._exporter or exporter.memory is not self._memory:
+            return None
+        return exporter.about
 
     def offset_of(self, view: Bytes) -> int | None:
         """Where the first byte of *view* lies in the mapping; None: elsewhere.
@@ -137,7 +153,7 @@ def address_of(view: Bytes) -> int:
     return address
 
 
-def _nobody_waits(offset: int) -> None:
+def _nobody_waits(about: object) -> None:
     pass
 
 
@@ -231,15 +247,15 @@ class _Lease(_Ending):
 
     __slots__ = ()
     memory: _Memory
-    ended: Callable[[int], None]
-    offset: int
+    ended: Callable[[Any], None]
+    about: object
 
     def end(self) -> None:
-        self.ended(self.offset)
+        self.ended(self.about)
 
 
 @cache
 def _exporter(size: int) -> Any:
     """The ctypes type of all exporters of sections of *size* bytes."""
-    slots = {"__slots__": ("memory", "ended", "offset")}
+    slots = {"__slots__": ("memory", "ended", "about")}
     return type("Exporter", (_Lease, ctypes.c_ubyte * size), slots)

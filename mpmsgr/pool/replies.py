@@ -60,15 +60,20 @@ class Replies:
 
     def _parcel(self, seat: Seat, head: bytes, body: Any) -> Parcel:
         """The parcel whose body has parts in an arena."""
-        parcel = Parcel.revive(head, self._parts(seat, body) if type(body) is list else body)
+        if type(body) is not list:
+            return Parcel.revive(head, body)
+        parcel = Parcel.revive(head, self._parts(seat, body))
         self._keeps(parcel, body)
         return parcel
 
     def _keeps(self, parcel: Parcel, body: Any) -> None:
+        """What of *body* is in the ingress arena is to be there as long as *parcel*."""
         if self._ingress is None or type(body) is not list:
             return
-        if any(type(part) is list and part[0] == INGRESS for part in body):
-            self._ingress.keeps(parcel)
+        for part in body:
+            if type(part) is list and part[0] == INGRESS:
+                self._ingress.keeps(parcel)
+                return
 
     def _parts(self, seat: Seat, body: list[Any]) -> list[Any]:
         return [self._view(seat, *part) if type(part) is list else part for part in body]

@@ -322,7 +322,7 @@ class FrameParser:
     def _parse_message(self, data: Bytes, at: int, end: int, frames: list[Frame]) -> int:
         """Append the message frame at *at*; return where it stops, 0 if it is incomplete.
 
-        at = -1: *data* is a raw message that stays where it is.
+        at = -1: *data* is a raw message that stays where it is, and whose header was checked.
         """
         front_at = at + 1 + self._header
         if front_at > end:
@@ -338,13 +338,14 @@ class FrameParser:
                 raw = data[at + 1 : stop]
                 frames.append((_MSG, seq, raw if self.can_land else self._convert(raw)))
                 return stop
-        self._check_sizes(data, at, front, middle, rest, crc)
         middle_at = front_at + front
         data_at = middle_at + middle
         footer_at = data_at + rest
         stop = footer_at + self._footer
         if stop > end:
-            return 0
+            return 0  # `_frame_length` checks its header
+        if at >= 0:
+            self._check_sizes(data, at, front, middle, rest, crc)
         front_crc, middle_crc, data_crc, flags = self._unpack_footer(data, footer_at)
         if not flags & FLAG_COMPLETE:
             self.aborted += 1
