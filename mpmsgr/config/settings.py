@@ -281,7 +281,7 @@ class Settings:
         4096, kinds.Size(high=MIB), "Longest authorizer accepted from a peer."
     )
     worker_credit: int = _option(
-        1024, kinds.Whole(low=1, high=1 << 20), "Messages one worker holds at a time."
+        1024, kinds.Whole(low=1, high=2000), "Messages one worker holds at a time."
     )
     dispatch_bytes: int = _option(
         100 * MIB,

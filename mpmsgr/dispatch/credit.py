@@ -21,10 +21,10 @@ _KEEP_FALLING, _KEEP_RISING = 0.7, 0.95
 class Credit:
     """The window of one worker: `messages` and `nbytes`, at most *most* messages."""
 
-    __slots__ = ("_most", "_us_per_byte", "_us_per_message", "messages", "nbytes")
+    __slots__ = ("_us_per_byte", "_us_per_message", "messages", "most", "nbytes")
 
     def __init__(self, most: int) -> None:
-        self._most = most
+        self.most = most
         self.messages = min(_FIRST, most)
         self.nbytes = _FIRST_BYTES
         self._us_per_message = self._us_per_byte = 0.0
@@ -40,7 +40,7 @@ class Credit:
             return
         us = self._us_per_message = _mean(self._us_per_message, busy_us / count)
         handler_us = us - min(_OVERHEAD_US, us * _OVERHEAD_PART)
-        self.messages = _within(_LEAST, WINDOW_US / handler_us, self._most)
+        self.messages = _within(_LEAST, WINDOW_US / handler_us, self.most)
         if nbytes:
             self._us_per_byte = _mean(self._us_per_byte, busy_us / nbytes)
             self.nbytes = max(_LEAST_BYTES, int(WINDOW_US / self._us_per_byte))

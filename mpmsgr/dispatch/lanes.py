@@ -37,7 +37,7 @@ _STUCK_AFTER = 200
 #: Messages that leave the queue in one turn of a lane.
 _RUN = 16
 #: Urgent messages that a worker takes beyond its credit; it gets them one by one.
-_EXTRA = 4
+EXTRA = 4
 #: Rank of what waits in an urgent lane: above every u16 priority.
 _URGENT = 1 << 16
 #: Room of a worker that takes nothing at all.
@@ -50,11 +50,13 @@ class Worker:
     number: of the last item it was given; progress: how much all workers together had completed
     when this one last got anywhere; wanted: lanes it is still to take over from others; retiring:
     it gets nothing new; recalled: what it has not begun is being taken back, it gets nothing
-    meanwhile; reserved: the lane whose first message is to run here alone; waiting: asynchronous
-    messages that go on, and take no turn from others.
+    meanwhile; asked: `number` when that was done last; reserved: the lane whose first message is
+    to run here alone; waiting, waiting_bytes: asynchronous messages that go on, and take no turn
+    from others.
     """
 
     __slots__ = (
+        "asked",
         "credit",
         "generation",
         "held",
@@ -67,13 +69,14 @@ class Worker:
         "retiring",
         "slot",
         "waiting",
+        "waiting_bytes",
         "wanted",
     )
 
     def __init__(self, slot: int, generation: int, credit: Credit) -> None:
         self.slot, self.generation, self.credit = slot, generation, credit
         self.held = self.held_bytes = self.number = self.progress = self.wanted = 0
-        self.waiting = 0
+        self.asked = self.waiting = self.waiting_bytes = 0
         self.lanes: set[Lane[Any]] = set()
         self.retiring = self.recalled = False
         self.reserved: Lane[Any] | None = None
@@ -84,8 +87,16 @@ class Worker:
         if self.retiring or self.recalled:
             return _CLOSED
         credit = self.credit
-        room = credit.messages + self.waiting - self.held
-        return min(room, 0) if self.held and self.held_bytes >= credit.nbytes else room
+        room = credit.messages - self.held
+        if self.waiting:
+            room += min(self.waiting, credit.most)
+        full = self.held_bytes - self.waiting_bytes >= credit.nbytes
+        return min(room, 0) if full and self.held > self.waiting else room
+
+    @property
+    def busy_with(self) -> int:
+        """What it holds and does not merely wait for."""
+        return self.held - self.waiting
 
 
 class Lane(Generic[T]):
@@ -187,8 +198,9 @@ class Lanes(Generic[T]):
         """A worker is gone that was running the items numbered *running*.
 
         What it held is to be handed out again, in order and before all else of each lane. If it
-        ran one item, that one is charged with the death; several share the suspicion, and are each
-        handed out alone. Returns its lanes, and what has been charged too often.
+        ran one item, that one is charged with the death, or the one of several that was under
+        suspicion; else they share the suspicion, and are each handed out alone. Returns its lanes,
+        and what has been charged too often.
         """
         worker = self.workers.get(slot)
         if worker is None or worker.generation != generation:
@@ -196,20 +208,33 @@ class Lanes(Generic[T]):
         del self.workers[slot]
         if worker is self._late:
             self._late = None
-        blame = charged if len(running) == 1 else suspected
         lanes = sorted(worker.lanes, key=_id)
+        ran = {lane: at for lane in lanes if (at := _first(lane.numbers, running)) is not None}
+        one = len(running) == 1
+        suspect = any(_is_alone(lane.inflight[at]) for lane, at in ran.items())
         poisoned = []
         for lane in lanes:
             lane.worker, lane.homeless = None, True
             items = list(lane.inflight)
-            at = next((i for i, number in enumerate(lane.numbers) if number in running), None)
+            at = ran.get(lane)
             if at is not None:
-                again = items[at] = blame(items[at])
+                items[at] = again = self._blamed(items[at], alone=one, suspect=suspect)
                 if 0 < self._max_attempts(again.item) <= again.deaths:
                     poisoned.append(Poisoned(lane, again))
                     del items[at]
             self._take_back(lane, items, 0)
         return lanes, poisoned
+
+    @staticmethod
+    def _blamed(item: T | Again[T], *, alone: bool, suspect: bool) -> Again[T]:
+        """*item*, which ran in a worker that died: alone, or beside a suspect if it is none."""
+        if alone:
+            return charged(item)
+        if not suspect:
+            return suspected(item)
+        again = charged(item, death=_is_alone(item))
+        again.alone = _is_alone(item)
+        return again
 
     def retire(self, slot: int) -> Worker | None:
         """The worker in *slot* gets nothing new; its lanes leave it when they are empty."""
@@ -224,15 +249,19 @@ class Lanes(Generic[T]):
         """*worker* took *busy_us* microseconds for *count* items of *nbytes* together."""
         worker.credit.measured(count, nbytes, busy_us)
 
-    def going_on(self, worker: Worker, waiting: int) -> None:
-        """*waiting* asynchronous messages go on at *worker*: it has time for others meanwhile.
+    def going_on(self, worker: Worker, waiting: int, nbytes: int) -> None:
+        """*waiting* asynchronous messages, of *nbytes* together, go on at *worker*: it has time for
+        others meanwhile, as many as it may hold at the most.
 
-        Not more than as many as it may hold at the most. A suspect that got as far as that has
-        been alone for long enough.
+        A suspect that got as far as that has been alone for long enough, and is one no more.
         """
-        worker.waiting = min(waiting, self._credit)
-        if waiting and worker.reserved is not None and worker.reserved.inflight:
+        worker.waiting, worker.waiting_bytes = waiting, nbytes
+        lane = worker.reserved
+        if lane is not None and lane.inflight and worker.busy_with <= 0:
             worker.reserved = None
+            item = lane.inflight[0]
+            if isinstance(item, Again):
+                item.alone = False
 
     # where a lane goes
 
@@ -262,7 +291,7 @@ class Lanes(Generic[T]):
     def _take_over(self, lane: Lane[T], worker: Worker, room: int) -> bool:
         """Does the worker that came late take *lane* from *worker*?"""
         late = self._late
-        if late is None or late is worker or late.held > worker.held:
+        if late is None or late is worker or late.busy_with > worker.busy_with:
             return False
         if not self._takes(late, lane, room) or self._stuck(late):
             return False
@@ -275,18 +304,19 @@ class Lanes(Generic[T]):
     def _overloaded(self, worker: Worker, room: int) -> bool:
         if worker.room < room or worker.reserved is not None:
             return True
-        if not worker.held or len(self.workers) < 2:
+        busy_with = worker.busy_with
+        if busy_with <= 0 or len(self.workers) < 2:
             return False
         others = [w for w in self.workers.values() if w is worker or not self._stuck(w)]
-        least = min(w.held for w in others)
-        ahead_us = (worker.held - least) * worker.credit.us_per_message
-        return worker.held >= 2 * least + _OVERLOAD or ahead_us > _OVERLOAD_US
+        least = min(w.busy_with for w in others)
+        ahead_us = (busy_with - least) * worker.credit.us_per_message
+        return busy_with >= 2 * least + _OVERLOAD or ahead_us > _OVERLOAD_US
 
     def _stuck(self, worker: Worker) -> bool:
-        return worker.held > 0 and self._completed - worker.progress > _STUCK_AFTER
+        return worker.busy_with > 0 and self._completed - worker.progress > _STUCK_AFTER
 
     def _load(self, worker: Worker) -> tuple[bool, int, int]:
-        return self._stuck(worker), worker.held, len(worker.lanes)
+        return self._stuck(worker), worker.busy_with, len(worker.lanes)
 
     def _move(self, lane: Lane[T], worker: Worker) -> None:
         if lane.worker is not None:
@@ -300,7 +330,7 @@ class Lanes(Generic[T]):
         """*items*, of *nbytes* together, go to the lane's worker."""
         worker = lane.worker
         assert worker is not None
-        if not worker.held:
+        if worker.held <= worker.waiting:
             worker.progress = self._completed
         count = len(items)
         worker.held += count
@@ -365,8 +395,8 @@ class Lanes(Generic[T]):
             if found is None:
                 break
             yield self._taken(found)
-        while self._queued and any(w.room > -_EXTRA for w in self.workers.values()):
-            is_placeable = partial(self._is_placeable, 1 - _EXTRA)
+        while self._queued and any(w.room > -EXTRA for w in self.workers.values()):
+            is_placeable = partial(self._is_placeable, 1 - EXTRA)
             found = self._queue.get_run(1, is_placeable, least=PRIO_HIGHEST)
             if found is None:
                 return
@@ -392,32 +422,43 @@ class Lanes(Generic[T]):
         return not lane.redo and self.place(lane, room) is not None
 
     def _runnable_again(self) -> Iterator[tuple[Lane[T], list[T | Again[T]]]]:
+        left = False
         for lane in list(self._redo):
             redo = lane.redo
             if not redo:
                 continue
-            alone = isinstance(redo[0], Again) and redo[0].alone
+            alone, home = _is_alone(redo[0]), lane.worker
             worker = self._place_alone(lane) if alone else self.place(lane)
-            if worker is None:
-                continue
-            count = 1 if alone else _before_suspect(redo, worker.room)
-            items, lane.redo = redo[:count], redo[count:]
-            if not lane.redo:
-                del self._redo[lane]
-            yield lane, items
+            left |= alone and home is not None and home is not lane.worker
+            if worker is not None:
+                count = 1 if alone else _before_suspect(redo, worker.room)
+                yield lane, self._again(lane, count)
+        if left:  # a worker that was kept for a suspect is there for others
+            yield from self._runnable_again()
+
+    def _again(self, lane: Lane[T], count: int) -> list[T | Again[T]]:
+        """The first *count* of what is to be handed out again leave the lane."""
+        redo = lane.redo
+        assert redo is not None
+        items, lane.redo = redo[:count], redo[count:]
+        if not lane.redo:
+            del self._redo[lane]
+        return items
 
     def _place_alone(self, lane: Lane[T]) -> Worker | None:
-        """The worker where *lane* runs alone, once it holds nothing else: the first that can."""
+        """The worker where *lane* runs alone, but for what waits: the first that can."""
         if lane.held or lane.inflight:
             return None
         free = [w for w in self.workers.values() if w.reserved in (None, lane) and not w.retiring]
         if not free:
             return None
-        worker = min(free, key=lambda w: (self._stuck(w), w.held, w.recalled, w is not lane.worker))
+        worker = min(
+            free, key=lambda w: (self._stuck(w), w.busy_with, w.recalled, w is not lane.worker)
+        )
         self._unreserve(lane)
         worker.reserved = lane
         self._move(lane, worker)
-        return worker if not worker.held and worker.room > 0 else None
+        return worker if worker.busy_with <= 0 and worker.room > 0 else None
 
     def _unreserve(self, lane: Lane[T]) -> None:
         """No worker is kept free for *lane*, unless it runs there already."""
@@ -448,6 +489,7 @@ class Lanes(Generic[T]):
     def recall(self, worker: Worker) -> None:
         """*worker* gets nothing until `resume`; see `take_back`."""
         worker.recalled = True
+        worker.asked = worker.number
 
     def take_back(self, worker: Worker, begun: int) -> int:
         """Take back what *worker* has not begun: numbers above *begun*. Returns how many."""
@@ -465,11 +507,18 @@ class Lanes(Generic[T]):
         worker.recalled = False
 
     def stalled(self) -> list[Worker]:
-        """Workers that hold more than one message while another one has nothing to do."""
+        """Workers that hold more than one message while another one has nothing to do.
+
+        Not those that gave back, after the last one they were given, all they could.
+        """
         workers = self.workers.values()
-        if len(self.workers) < 2 or not any(w.room > 0 and not w.held for w in workers):
+        if len(self.workers) < 2 or not any(w.room > 0 and w.busy_with <= 0 for w in workers):
             return []
-        return [w for w in workers if w.held > 1 and not (w.recalled or w.reserved)]
+        return [
+            w
+            for w in workers
+            if w.busy_with > 1 and w.asked < w.number and not (w.recalled or w.reserved)
+        ]
 
     # the end of lanes
 
@@ -503,9 +552,19 @@ def _id(lane: Lane[Any]) -> int:
     return lane.id
 
 
+def _first(numbers: Sequence[int], running: Collection[int]) -> int | None:
+    """Index of the first of *numbers* that is *running*."""
+    return next((i for i, number in enumerate(numbers) if number in running), None)
+
+
+def _is_alone(item: object) -> bool:
+    """Is *item* under suspicion?"""
+    return isinstance(item, Again) and item.alone
+
+
 def _before_suspect(redo: Sequence[object], most: int) -> int:
     """How many at the front of *redo* go together: a suspect goes alone."""
     for i, item in enumerate(redo[:most]):
-        if i and isinstance(item, Again) and item.alone:
+        if i and _is_alone(item):
             return i
     return min(most, len(redo))

@@ -233,6 +233,9 @@ class LocalSink(Sink):
         lane.waiting.appendleft((run.con, item, 0))
         asyncio.get_running_loop().call_later(after, self.runner.unblock, lane, STOPPED)
 
+    def broken(self) -> None:
+        """See `Host`. The error goes on to the event loop, which logs it."""
+
     def poisoned(self, run: Invocation, reason: str) -> None:
         """See `Host`."""
         log.error("%r of %s is dropped: without workers there is no quarantine", run.item, run.con)

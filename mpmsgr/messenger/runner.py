@@ -59,6 +59,9 @@ class Host(Protocol):
     def poisoned(self, run: Invocation, reason: str) -> None:
         """Its message belongs in quarantine; `completed` follows."""
 
+    def broken(self) -> None:
+        """What completes a callback in a task failed: called in the handling of that error."""
+
 
 class Runner(Generic[C]):
     """Calls the dispatchers of *chain*, and tells *host*; *service* is for @every functions.
@@ -286,10 +289,14 @@ class Runner(Generic[C]):
         try:
             await rest
         finally:
-            self._complete(run)
-            if self._cancelled:
-                lane.waiting.clear()
-            self.unblock(lane, RUNNING)
+            try:
+                self._complete(run)
+                if self._cancelled:
+                    lane.waiting.clear()
+                self.unblock(lane, RUNNING)
+            except Exception:
+                self._host.broken()
+                raise
 
     def _complete(self, run: Invocation) -> None:
         if run.state is not None and run.again_in is None:

@@ -24,7 +24,7 @@ worker -> I/O process
     [incarnation, generation, kind, payload]
     READY     payload = {ROUTES: {type: handling}, EVERY: [[name, seconds], ...], NUMBER: that of
                          the last item it had, from an earlier I/O process}
-    BATCH     payload = [[record, ...], busy time in us, asynchronous items that go on]
+    BATCH     payload = [[record, ...], busy time in us, asynchronous items that go on, their bytes]
         record = [lane or connection id, items completed, out]
                  [lane or connection id, items completed, out, {...}]
             out   head, body, head, body ... of parcels; a body is bytes, or an array of its parts:

@@ -378,7 +378,14 @@ class PoolFront(Sink):
             for lane in list(self._by_id.values()):
                 self._work.sort(lane)
 
-    def _batch(self, seat: Seat, records: list[Any], busy_us: int, waiting: int = 0) -> None:
+    def _batch(
+        self,
+        seat: Seat,
+        records: list[Any],
+        busy_us: int,
+        waiting: int = 0,
+        waiting_bytes: int = 0,
+    ) -> None:
         worker = seat.worker
         count = nbytes = 0
         for record in records:
@@ -400,7 +407,7 @@ class PoolFront(Sink):
                 if more:
                     self._replies.asked(lane, worker, more)
         self._lanes.measured(worker, count, nbytes, busy_us)
-        self._lanes.going_on(worker, waiting)
+        self._lanes.going_on(worker, waiting, waiting_bytes)
         self.tally.frame(seat, count, busy_us, self._loop.time())
         self._driver.run()
         self._pump()

@@ -1,6 +1,6 @@
 """The counters page of a worker slot: what its worker is doing, readable when it cannot say so.
 
-One page of u64 cells in shared memory, each written by one process with plain stores and read by
+Some pages of u64 cells in shared memory, each written by one process with plain stores and read by
 the others whenever they like; after a death, by the supervisor and the I/O process, before the slot
 is used again. Every cell is aligned, so it is read whole: the value before a store or after it.
 Several cells are not one: who reads a living worker's page may see RUNNING of one item and TYPE
@@ -14,18 +14,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-SIZE = 4096
+SIZE = 32768
 
 # The worker's, stored at each item: one cache line.
 BEGUN, RUNNING, TYPE, CON, STARTED_NS, SOFT_NS, HARD_NS = range(7)
 #: RUNNING where the item that is run is the one that began last: one store per item, not two.
 LAST = (1 << 64) - 1
 # The worker's counters.
-HANDLED, FAILED, BUSY_US, OVERFLOW = range(8, 12)
+HANDLED, FAILED, BUSY_US = range(8, 11)
 # The I/O process's, in a line of its own.
 RECALL = 16
-#: The cells STARTED .. STARTED + STARTED_COUNT: numbers of asynchronous items.
-STARTED, STARTED_COUNT = 64, 256
+#: The cells STARTED .. STARTED + STARTED_COUNT: numbers of asynchronous items. As many as a worker
+#: can be given: twice `worker_credit`, at its highest, and some that are urgent.
+STARTED, STARTED_COUNT = 64, SIZE // 8 - 64
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,6 @@ CELLS = (
     Cell("HANDLED", HANDLED, "worker", "items completed"),
     Cell("FAILED", FAILED, "worker", "items whose handler raised"),
     Cell("BUSY_US", BUSY_US, "worker", "time spent in synchronous handlers, microseconds"),
-    Cell("OVERFLOW", OVERFLOW, "worker", "asynchronous items being run that found no cell"),
     Cell("RECALL", RECALL, "I/O process", "epoch of the last call to give back what is not begun"),
     Cell("STARTED", STARTED, "worker", "asynchronous items begun and not completed, a cell each"),
 )
@@ -66,24 +66,15 @@ class Page:
         self._free = _all_started()
 
     def begin_async(self, number: int) -> int:
-        """Item *number* has begun. Returns its cell, or -1 when there is none and OVERFLOW counts.
-
-        The worker's only, as is `end_async`.
-        """
-        if self._free:
-            index = self._free.pop()
-            self.cells[index] = number
-            return index
-        self.cells[OVERFLOW] += 1
-        return -1
+        """Item *number* has begun. Returns its cell. The worker's only, as is `end_async`."""
+        index = self._free.pop()
+        self.cells[index] = number
+        return index
 
     def end_async(self, index: int) -> None:
         """The item that `begin_async` gave *index* for has completed."""
-        if index < 0:
-            self.cells[OVERFLOW] -= 1
-        else:
-            self.cells[index] = 0
-            self._free.append(index)
+        self.cells[index] = 0
+        self._free.append(index)
 
     @property
     def running(self) -> int:
@@ -97,10 +88,7 @@ class Page:
         return self.cells[HANDLED]
 
     def started(self) -> list[int]:
-        """Numbers of the items that have begun and not completed, sorted.
-
-        All of them if OVERFLOW is 0; otherwise as many as it says are missing, each at most BEGUN.
-        """
+        """Numbers of the items that have begun and not completed, sorted."""
         numbers = {self.running, *self.cells[STARTED : STARTED + STARTED_COUNT]}
         return sorted(numbers - {0})
 

@@ -46,7 +46,9 @@ class Runtime(Service):
     """The dispatchers of one worker and its link to the I/O process.
 
     name: whose messages ours are; on_first: called when the first item is completed; on_busy:
-    called now and then while a batch is being worked on, when no event reaches the loop; memory:
+    called now and then while a batch is being worked on, when no event reaches the loop; on_broken:
+    called in the handling of an error that is none of a handler's, and is to end the process: what
+    is in work here is in good order nowhere but in the I/O process; memory:
     what is shared with the I/O process, None: everything travels in frames; limits: of what is
     sent; send_priority: of what is sent and names none; state_limit: bytes of a lane's state;
     held_limit: bytes a handler may hold.
@@ -61,6 +63,7 @@ class Runtime(Service):
         on_first: Callable[[], None],
         on_busy: Callable[[], None],
         *,
+        on_broken: Callable[[], None],
         memory: WorkerMemory | None = None,
         limits: Limits | None = None,
         send_priority: int = PRIO_DEFAULT,
@@ -78,6 +81,7 @@ class Runtime(Service):
         self._slot, self._generation = slot, generation
         self._on_first: Callable[[], None] | None = on_first
         self._on_busy = on_busy
+        self._on_broken = on_broken
         self._on_linked: Callable[[], None] | None = None
         self.incarnation = 0
         self._link: Link | None = None
@@ -91,8 +95,9 @@ class Runtime(Service):
         self._asking: dict[int, RemoteConnection] = {}  # by tid: who waits for a reply
         self._out = Outbound(self._send_batch)
         self._kept: list[Any] = []  # views that the next batch refers to
-        self._waiting: set[int] = set()  # numbers of the asynchronous items that go on
-        self._waiting_told = 0
+        self._waiting: dict[int, int] = {}  # asynchronous items that go on: bytes, by number
+        self._waiting_bytes = 0  # of all of these
+        self._waiting_told = (0, 0)
         self._handled = 0
         self._number = 0  # of the item that came last
         self._epoch = 0  # RECALL, as far as it is dealt with
@@ -144,6 +149,7 @@ class Runtime(Service):
         # Numbers go on: what still runs for the earlier one keeps its own.
         self._stopped_at = self._epoch = self._cells[cell.RECALL] = 0
         self._waiting.clear()
+        self._waiting_bytes = 0
         if self._link is not None:
             self._link.close()
             self._link = None
@@ -182,10 +188,13 @@ class Runtime(Service):
                 self._recalled(more[env.RECALLED])
         except _SupersededError:
             pass
+        except Exception:
+            self._on_broken()
+            raise
         finally:
             self._cells[cell.RUNNING] = 0
             self._out.flush()
-            if len(self._waiting) != self._waiting_told:
+            if (len(self._waiting), self._waiting_bytes) != self._waiting_told:
                 self._send_batch([])
             self._out.working = False
 
@@ -334,12 +343,18 @@ class Runtime(Service):
         if self._memory is not None and run.number:
             run.cell = self._memory.page.begin_async(run.number)
         if run.number:
-            self._waiting.add(run.number)
+            raw = run.item.raw if isinstance(run.item, Message) else None
+            nbytes = self._waiting[run.number] = len(raw or b"")
+            self._waiting_bytes += nbytes
         self._end_deadline(run)
 
     def resumed(self, number: int) -> None:
         """See `Host`. In no batch: the page has to name it itself."""
         self._cells[cell.RUNNING] = number
+
+    def broken(self) -> None:
+        """See `Host`."""
+        self._on_broken()
 
     def completed(self, run: Invocation) -> None:
         """See `Host`."""
@@ -382,7 +397,7 @@ class Runtime(Service):
     def _release(self, run: Invocation) -> None:
         """What was kept for its time is free again."""
         if run.is_async:
-            self._waiting.discard(run.number)
+            self._waiting_bytes -= self._waiting.pop(run.number, 0)
             if self._memory is not None and run.number:
                 self._memory.page.end_async(run.cell)
         else:
@@ -547,6 +562,6 @@ class Runtime(Service):
             now = monotonic()
             busy_us = int((now - self._busy_since) * 1e6)
             self._busy_since = now
-        self._waiting_told = len(self._waiting)
-        self._send(env.BATCH, [records, busy_us, self._waiting_told])
+        self._waiting_told = len(self._waiting), self._waiting_bytes
+        self._send(env.BATCH, [records, busy_us, *self._waiting_told])
         self._kept.clear()

@@ -83,6 +83,7 @@ class WorkerProcess:
                 self._generation,
                 on_first=self._worked,
                 on_busy=self._control,
+                on_broken=_die,
                 memory=self._memory,
                 limits=ways.limits,
                 send_priority=ways.send_priority,
@@ -147,6 +148,13 @@ class WorkerProcess:
     def _end(self, status: int) -> None:
         if not self._status.done():
             self._status.set_result(status)
+
+
+def _die() -> None:
+    """End at once, in the handling of an error of our own."""
+    log.error("this worker cannot go on", exc_info=True)
+    logging.shutdown()
+    os._exit(1)
 
 
 async def _serve(args: argparse.Namespace) -> int:

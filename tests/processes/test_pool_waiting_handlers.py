@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 
 from mpmsgr import Message
+from mpmsgr.dispatch.payload import unpack
 from mpmsgr.messenger.connection import MessengerConnection
 from tests.processes.pool_clients import WAIT_S, sessions
-from tests.processes.pool_serving import Serve
+from tests.processes.pool_serving import WORKER, Serve, kill
 from tests.support import eventually_async
 
 BUSY, WAIT = 0x9001, 0x9002
@@ -46,8 +47,27 @@ async def work(con: MessengerConnection) -> None:
 
 
 async def wait(con: MessengerConnection) -> int:
-    attempt: int = (await con.request(Message(WAIT), timeout=WAIT_S)).obj
+    attempt: int = unpack(await con.request(Message(WAIT), timeout=WAIT_S))
     return attempt
+
+
+def test_handlers_that_waited_in_a_worker_that_died_leave_room_for_others() -> None:
+    """All of them are under suspicion then, and run anew one after the other."""
+
+    async def main() -> None:
+        async with sessions(server, WAITING + 1) as (busy, *cons):
+            polls = asyncio.gather(*map(wait, cons))
+            await eventually_async(lambda: len(server.written("waiting")) == WAITING, WAIT_S)
+            (worker,) = server.pids(WORKER)
+            kill(worker)
+            await work(busy)
+            await eventually_async(lambda: len(server.written("waiting")) == 2 * WAITING, WAIT_S)
+            await work(busy)
+            (server.directory / "open").touch()
+            assert await polls == [2] * WAITING
+
+    with Serve(MODULES, workers=1) as server:
+        asyncio.run(main())
 
 
 def test_handlers_that_wait_leave_room_for_others() -> None:

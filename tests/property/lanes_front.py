@@ -109,6 +109,7 @@ class ModelFront:
         what, *said = seat.model.frames.popleft()
         if what == "batch":
             self._batch(seat, said[0], busy_us)
+            self._go_on(seat.model.record, said[1])
         elif said[0] == seat.epoch:
             seat.epoch = 0
             self.lanes.resume(seat.model.record, said[1])
@@ -129,6 +130,15 @@ class ModelFront:
             if report.retry:
                 self._retry(lane)
         self.lanes.measured(seat.model.record, completed, nbytes, busy_us)
+
+    def _go_on(self, record: Worker, waiting: list[Item]) -> None:
+        """*waiting* merely wait, says the worker: if a suspect is among them, it is none now."""
+        lane = record.reserved
+        self.lanes.going_on(record, len(waiting), sum(map(len, waiting)))
+        if lane is not None and record.reserved is None:
+            item = plain(lane.inflight[0])
+            assert item in waiting
+            item.suspect = False
 
     def _handled(self, item: Item, by: ModelWorker) -> None:
         assert item.done_at is by
@@ -193,11 +203,12 @@ class ModelFront:
         model, record = seat.model, seat.model.record
         del self.seats[record]
         running = [run.item for run in model.running]
+        suspects = any(item.suspect for item in running)
         for item in running:
             item.runs_at = None
             item.attempt += 1
-            item.deaths += len(running) == 1
-            item.suspect = len(running) > 1
+            item.deaths += len(running) == 1 or item.suspect
+            item.suspect = len(running) > 1 and (item.suspect or not suspects)
         for item in self.items:
             item.done_at = None if item.done_at is model else item.done_at
             item.again_at = None if item.again_at is model else item.again_at

@@ -109,6 +109,7 @@ class ModelWorker:
         self.begun = self.recall = 0
         self.sync: Run | None = None
         self.started: dict[int, Run] = {}
+        self.told: set[int] = set()  # of these, which the front was told of
         self.inbox: deque[tuple[Any, ...]] = deque()
         self.frames: deque[tuple[Any, ...]] = deque()
         self._gate: tuple[ModelLane, Item, int] | None = None
@@ -144,7 +145,7 @@ class ModelWorker:
     @property
     def says(self) -> bool:
         """Has it something to report?"""
-        return bool(self._reports)
+        return bool(self._reports) or self.told != set(self.started)
 
     # records in
 
@@ -202,7 +203,7 @@ class ModelWorker:
         assert attempt == item.attempt
         assert all(one.done_at is self for one in item.lane.before(item)), "out of order"
         assert not any(one.runs_at for one in item.lane.arrivals), "beside another of its lane"
-        assert not (item.suspect and self.running), "a suspect beside others"
+        assert not item.suspect or set(self.started) <= self.told, "a suspect beside others"
         assert not any(other.item.suspect for other in self.running), "others beside a suspect"
         assert run.serial.state is not None
         assert run.serial.state.value.get("applied", []) == self._applied(item.lane)
@@ -267,6 +268,8 @@ class ModelWorker:
 
     def flush(self) -> None:
         """Send what is there to be said."""
-        if self._reports:
-            self.frames.append(("batch", self._reports))
+        if self.says:
+            waiting = [run.item for run in self.started.values()]
+            self.told = set(self.started)
+            self.frames.append(("batch", self._reports, waiting))
             self._reports = {}

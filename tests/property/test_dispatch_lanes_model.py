@@ -343,18 +343,21 @@ class Pool(RuleBasedStateMachine):
             if lane.inflight:
                 assert lane.worker not in able or is_suspect(lane.redo)
             elif is_suspect(lane.redo):
-                assert all(record.held for record in able)
+                assert all(record.busy_with > 0 for record in able)
             else:
                 assert not able
 
     @invariant()
     def nobody_hoards(self) -> None:
-        """Beside an idle worker, what another one holds of several lanes may be taken back."""
+        """Beside an idle worker, what another one holds of several lanes, which do not merely
+        wait, may be taken back, unless that was tried already.
+        """
         records = list(self.front.seats)
-        if any(r.room > 0 and not (r.held or r.reserved) for r in records):
+        if any(r.room > 0 and r.busy_with <= 0 and not r.reserved for r in records):
             for record in records:
-                busy = [lane for lane in record.lanes if lane.inflight]
-                assert len(busy) < 2 or record.recalled or record in self.front.lanes.stalled()
+                tried = record.recalled or record.asked == record.number
+                busy = sum(bool(lane.inflight) for lane in record.lanes) - record.waiting
+                assert busy < 2 or tried or record in self.front.lanes.stalled()
 
     # in the end
 

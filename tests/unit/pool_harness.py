@@ -11,6 +11,7 @@ import functools
 import gc
 import logging
 import os
+import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -102,12 +103,13 @@ _log = logging.getLogger("mpmsgr.dispatch")
 
 class Site:
     """Where a plugin runs. name: slot.generation of the worker, or "local"; on_busy: called when
-    the worker has sent something in the midst of a batch.
+    the worker has sent something in the midst of a batch; errors: of the worker's own.
     """
 
     def __init__(self, name: str, kill: Callable[[], object] | None = None) -> None:
         self.name = name
         self.on_busy: Callable[[], None] = lambda: None
+        self.errors: list[BaseException | None] = []
         self._kill = kill
 
     def die(self) -> NoReturn:
@@ -288,6 +290,7 @@ class Pool:
             generation,
             **{"on_first": lambda: None, "memory": memory, **self._worker_options},
             on_busy=lambda: site.on_busy(),
+            on_broken=lambda: site.errors.append(sys.exception()),
         )
         worker = PoolWorker(slot, generation, site, runtime, memory)
         linked = asyncio.Event()

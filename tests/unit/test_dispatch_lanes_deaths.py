@@ -51,6 +51,11 @@ class Crew:
         self.lanes.completed(lane, count)
         self.pump()
 
+    def go_on(self, worker: Worker, waiting: int, nbytes: int = 0) -> None:
+        """So many of what *worker* holds merely wait."""
+        self.lanes.going_on(worker, waiting, nbytes)
+        self.pump()
+
     def lost(self, worker: Worker, *running: Lane[str]) -> list[str]:
         """A worker dies while it runs the first message of *running*; returns what is poisoned."""
         numbers = [lane.numbers[0] for lane in running]
@@ -241,6 +246,104 @@ def test_a_suspect_that_is_to_run_again_later_leaves_its_worker_to_others() -> N
     crew.lanes.release(lane)
     crew.pump()
     assert crew.names() == ["s3"], "it was not to blame"
+
+
+def test_a_suspect_runs_beside_what_merely_waits_and_is_charged_with_a_repeat() -> None:
+    crew = Crew()
+    poll, killer = crew.lane("p"), crew.lane("k")
+    assert crew.lost(crew.workers[0], poll, killer) == []
+    for generation in (2, 3, 4):
+        crew.given()
+        worker = crew.ready(0, generation)
+        assert crew.names() == [f"p{generation}" + "?" * (generation == 2)]
+        crew.go_on(worker, 1)
+        assert crew.names() == [f"k{generation}?"]
+        poisoned = crew.lost(worker, poll, killer)
+    assert poisoned == ["k5?"], "its first death was nobody's"
+    crew.ready(0, 5)
+    assert crew.names() == ["p5"], "it was there by chance, each time"
+
+
+def test_suspects_that_go_on_one_after_the_other_run_side_by_side() -> None:
+    crew = Crew(credit=2)
+    lanes = [crew.lane("a"), crew.lane("b")]
+    crew.go_on(crew.workers[0], 2)
+    lanes += [crew.lane("c"), crew.lane("d")]
+    crew.lost(crew.workers[0], *lanes)
+    crew.given()
+    worker = crew.ready(0)
+    for waiting, name in enumerate(("a2?", "b2?", "c2?", "d2?"), 1):
+        assert crew.names() == [name]
+        crew.go_on(worker, waiting)
+    assert worker.reserved is None
+    assert [name_of(item) for lane in lanes for item in lane.inflight] == ["a2", "b2", "c2", "d2"]
+
+
+def test_a_suspect_has_not_gone_on_while_only_others_do() -> None:
+    crew = Crew(workers=2)
+    poll, *rest = (crew.lane(name) for name in "pabcd")
+    left, right = crew.workers
+    dead, other = (right, left) if poll.worker is left else (left, right)
+    crew.go_on(other, 1)
+    for lane in rest:
+        if lane.worker is other:
+            crew.completed(lane)
+    crew.lost(dead, *(lane for lane in rest if lane.worker is dead))
+    suspect = other.reserved
+    assert suspect in rest
+    crew.go_on(other, 1)
+    assert other.reserved is suspect
+    crew.go_on(other, 2)
+    assert other.reserved is not suspect
+
+
+# what merely waits
+
+
+def test_what_waits_takes_nobody_s_room() -> None:
+    crew = Crew(credit=2)
+    (worker,) = crew.workers
+    crew.lane("a" * (2 << 20))
+    assert worker.room == 0, "too many bytes"
+    crew.go_on(worker, 1, 2 << 20)
+    assert worker.room == 2
+    crew.lane("b")
+    crew.lane("c")
+    assert worker.room == 0
+    crew.go_on(worker, 3, 2 << 20)
+    assert worker.room == 1, "it holds at most as much again"
+
+
+def test_what_waits_makes_no_worker_look_busy() -> None:
+    crew = Crew(workers=2, credit=64)
+    left, right = crew.workers
+    for _ in range(20):
+        crew.lane("w")
+    crew.go_on(left, left.held)
+    crew.go_on(right, right.held)
+    busy = [crew.lane("b") for _ in range(3)]
+    where = [lane.worker for lane in busy]
+    assert where.count(left) in (1, 2)
+    crew.go_on(right, right.held)
+    before = left.busy_with
+    crew.lane("c")
+    assert (left.busy_with, right.busy_with) == (before, 1)
+
+
+def test_what_cannot_be_taken_back_is_asked_for_once() -> None:
+    crew = Crew()
+    (left,) = crew.workers
+    crew.lane("a", "b", "c")
+    crew.go_on(left, 1)
+    crew.ready(1)
+    assert crew.lanes.stalled() == [left]
+    crew.lanes.recall(left)
+    assert crew.lanes.take_back(left, begun=3) == 0
+    crew.lanes.resume(left, stopped_at=4)
+    assert crew.lanes.stalled() == [], "they wait behind the first, and have begun"
+    crew.lane("d")
+    crew.lane("e")
+    assert crew.lanes.stalled() == ([left] if left.number > 3 else [])
 
 
 # run again

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
@@ -63,10 +64,11 @@ class Calls(Dispatcher):
 
 class Host:
     """Notes what it is told, of which item; done: connections of what has completed; resumptions:
-    numbers of what had to wait.
+    numbers of what had to wait; errors: that broke it.
     """
 
     def __init__(self) -> None:
+        self.errors: list[BaseException | None] = []
         self.resumptions: list[int] = []
         self.told: list[tuple[object, ...]] = []
         self.done: list[object] = []
@@ -96,6 +98,9 @@ class Host:
 
     def poisoned(self, run: Invocation, reason: str) -> None:
         self._note("poisoned", run, reason)
+
+    def broken(self) -> None:
+        self.errors.append(sys.exception())
 
 
 def hosted(*dispatchers: Dispatcher) -> tuple[Runner[Any], Host]:

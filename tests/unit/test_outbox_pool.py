@@ -516,7 +516,7 @@ def read_again_if_there(con: MessengerConnection) -> None:
 def test_an_unknown_connection_has_no_limit() -> None:
     async def main() -> None:
         with TemporaryDirectory() as directory:
-            runtime = Runtime(Chain(), client().name, 0, 1, lambda: None, lambda: None)
+            runtime = Runtime(Chain(), client().name, 0, 1, *[lambda: None] * 2, on_broken=print)
             runtime.connect(f"ipc://{directory}/link", 1, lambda: None)
             con = runtime.connection(7)
             assert isinstance(con, RemoteConnection)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import random
+from dataclasses import fields
 
 import pytest
 
+from mpmsgr.config import Settings
+from mpmsgr.config.kinds import Whole
+from mpmsgr.dispatch.lanes import EXTRA
 from mpmsgr.pool import page
 from mpmsgr.pool.page import (
     BEGUN,
     CELLS,
     HANDLED,
-    OVERFLOW,
     RECALL,
     RUNNING,
     STARTED,
@@ -67,19 +70,18 @@ def test_started_are_running_and_asynchronous_items(memory: memoryview) -> None:
     assert reader.started() == [5, 9]
 
 
-def test_items_without_a_cell_are_counted_while_they_run(memory: memoryview) -> None:
+def test_there_is_a_cell_for_all_that_a_worker_can_be_given(memory: memoryview) -> None:
+    (kind,) = (f.metadata["option"].kind for f in fields(Settings) if f.name == "worker_credit")
+    assert isinstance(kind, Whole)
+    assert kind.high is not None
+    assert 2 * kind.high + EXTRA <= STARTED_COUNT
     worker, reader = Page(memory), Page(memory)
     cells = [worker.begin_async(number) for number in range(1, STARTED_COUNT + 1)]
     assert sorted(cells) == list(range(STARTED, STARTED + STARTED_COUNT))
-    assert [worker.begin_async(number) for number in (1000, 1001)] == [-1, -1]
-    assert reader.cells[OVERFLOW] == 2
     assert reader.started() == list(range(1, STARTED_COUNT + 1))
-
     worker.end_async(cells.pop())
-    worker.end_async(-1)
-    assert reader.cells[OVERFLOW] == 1
-    assert worker.begin_async(1002) >= STARTED
-    assert 1002 in reader.started()
+    worker.begin_async(5000)
+    assert reader.started() == [*range(1, STARTED_COUNT), 5000]
 
 
 def test_any_order_of_ends(memory: memoryview) -> None:
@@ -95,7 +97,7 @@ def test_any_order_of_ends(memory: memoryview) -> None:
 
 def test_a_new_generation_starts_from_nothing(memory: memoryview) -> None:
     worker = Page(memory)
-    for number in range(1, STARTED_COUNT + 3):
+    for number in range(1, STARTED_COUNT + 1):
         worker.begin_async(number)
     worker.cells[RUNNING] = worker.cells[HANDLED] = worker.cells[RECALL] = 3
 
@@ -105,8 +107,3 @@ def test_a_new_generation_starts_from_nothing(memory: memoryview) -> None:
     assert supervisor.begin_async(1) == STARTED
     supervisor.reset()
     assert supervisor.begin_async(1) == STARTED
-
-
-def test_cells_hold_no_negative_number(memory: memoryview) -> None:
-    with pytest.raises(ValueError, match="format 'Q'"):
-        Page(memory).end_async(-1)

@@ -18,6 +18,7 @@ from mpmsgr.dispatch.handlers import handles
 from mpmsgr.dispatch.payload import reply_to, unpack
 from mpmsgr.pool import page
 from mpmsgr.pool.link import Link
+from mpmsgr.pool.outbound import Outbound
 from tests.support import eventually_async
 from tests.unit.pool_harness import (
     INCARNATION,
@@ -61,6 +62,33 @@ def frames() -> Iterator[tuple[list[int], list[int]]]:
 
     with patch.object(Link, "send", note_send), patch.object(Link, "send_to", note_send_to):
         yield to_workers, from_workers
+
+
+# errors of our own
+
+
+@on_uvloop
+@pytest.mark.parametrize("type_", [WORK, LATER])
+async def test_a_worker_that_is_in_disorder_says_so(type_: int) -> None:
+    def plugin(site: Site) -> Iterable[Any]:
+        @handles(LATER)
+        async def later(con: Connection, m: Message) -> int:
+            await asyncio.sleep(0)
+            return m.attempt
+
+        return [*echo(site), later]
+
+    async with pool(plugin) as (p, messenger):
+        con = await session(p, messenger)
+        await ask(con, WORK)
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+        with patch.object(Outbound, "has_output", side_effect=KeyError("ours")):
+            reply = ask(con, type_)
+            await eventually_async(lambda: p.workers[0].site.errors)
+        assert [repr(error) for error in p.workers[0].site.errors] == ["KeyError('ours')"]
+        p.kill(0)
+        await p.worker(0)
+        await reply
 
 
 # the ring
