@@ -28,6 +28,7 @@ from mpmsgr.pool.envelope import (
     ROUTES,
     STATE,
     STOPPED,
+    TIMES,
     EventItem,
     parse_identity,
     unpack,
@@ -161,6 +162,8 @@ class PoolFront(Sink):
             items = [raw if type(raw) is bytes else self._settled(raw) for raw in raws]
         if lane.requests:
             items = self._without_answers(lane, items)
+        if self.tally.stages.due:
+            items = self.tally.stages.pick(items)
         self._work.route(lane, items)
         throttles = self.throttles
         if lane.holds & FULL:
@@ -374,7 +377,9 @@ class PoolFront(Sink):
             for lane in list(self._by_id.values()):
                 self._work.sort(lane)
 
-    def _batch(self, seat: Seat, records: list[Any], busy_us: int, waiting: int = 0) -> None:
+    def _batch(
+        self, seat: Seat, records: list[Any], busy_us: int, waiting: int = 0, failed: int = 0
+    ) -> None:
         worker = seat.worker
         count = nbytes = 0
         for record in records:
@@ -397,8 +402,8 @@ class PoolFront(Sink):
                     self._replies.asked(lane, worker, more)
         self._lanes.measured(worker, count, nbytes, busy_us)
         self._lanes.going_on(worker, waiting)
-        self.tally.frame(seat, count, busy_us, self._loop.time())
         self._driver.run()
+        self.tally.frame(seat, count, busy_us, failed, self._loop.time())
         self._pump()
 
     def _completed(
@@ -408,8 +413,9 @@ class PoolFront(Sink):
         nbytes = 0
         if count:
             done, nbytes = self._lanes.completed(lane, count)
-            if more is not None and POISON in more:
-                self._casualties.poison(lane, done, more[POISON])
+            if more is not None:
+                self._casualties.poison(lane, done, more.get(POISON, ()))
+                self.tally.stages.completed(done, more.get(TIMES, ()))
             self._handled(worker, done)
             self._work.forget(lane, done)
         if more is not None:

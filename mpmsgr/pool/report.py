@@ -135,6 +135,7 @@ class Report:
             "retiring": worker.retiring,
             "oldest_s": self._oldest_s(seat),
             "busy_s": seat.busy_us / 1e6,
+            "failed": seat.failed,
         }
         if memory is not None:
             page = memory.page
@@ -176,12 +177,13 @@ class Report:
             "completed_ago_s": round(self._now() - tally.completed_at, 3),
             "arena_used_bytes": ingress.used if ingress is not None else None,
             "handled_total": tally.handled,
+            "failed_total": tally.failed,
             "busy_s_total": tally.busy_us / 1e6,
             "redelivered_total": tally.redelivered,
             "quarantined_total": front.quarantined,
             "recalls_total": front.recalled,
             "pushes_dropped_total": front.pushes_dropped,
-            "stage_s": {name: one.as_dict() for name, one in tally.stages.items()},
+            "stage_s": tally.stages.as_dict(),
         }
 
 
