@@ -6,7 +6,7 @@ from bisect import bisect_left
 from typing import Any
 
 #: Upper bounds of buckets, in seconds: from a microsecond up.
-_BOUNDS = [step * 10.0**power for power in range(-6, 2) for step in (1, 2.5, 5)]
+_BOUNDS = [float(f"{step}e{power}") for power in range(-6, 2) for step in (1, 2.5, 5)]
 
 
 class Histogram:
