@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from typing import Any
 
 from mpmsgr.dispatch.attempts import Again
@@ -35,7 +34,7 @@ class Casualties:
         times = "once" if again.deaths == 1 else f"{again.deaths} times"
         self._refuse(owner, raw, f"its worker died of it, {times}; {cause}")
 
-    def poison(self, lane: PoolLane, done: list[Any], poison: Sequence[Any]) -> None:
+    def poison(self, lane: PoolLane, done: list[Any], poison: list[Any]) -> None:
         """Handlers have called messages among *done* poison: (index, reason) of each."""
         for index, reason in poison:
             item = done[index]

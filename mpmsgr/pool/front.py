@@ -413,9 +413,10 @@ class PoolFront(Sink):
         nbytes = 0
         if count:
             done, nbytes = self._lanes.completed(lane, count)
-            if more is not None:
-                self._casualties.poison(lane, done, more.get(POISON, ()))
-                self.tally.stages.completed(done, more.get(TIMES, ()))
+            if more is not None and POISON in more:
+                self._casualties.poison(lane, done, more[POISON])
+            if more is not None and TIMES in more:
+                self.tally.stages.completed(done, more[TIMES])
             self._handled(worker, done)
             self._work.forget(lane, done)
         if more is not None:
