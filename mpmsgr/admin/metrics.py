@@ -22,6 +22,8 @@ _LABELS = {
     "starts_total": "process",
     "deaths_total": "process",
     "stage_s": "stage",
+    "arena_size_bytes": "arena",
+    "arena_used_bytes": "arena",
 }
 _BASE_UNITS = {"_s": "_seconds", "_s_total": "_seconds_total"}
 

@@ -75,7 +75,7 @@ def _rate(key: str) -> Callable[[Row], str]:
 
 
 def _milliseconds(key: str) -> Callable[[Row], str]:
-    return lambda row: "-" if row[key] is None else f"{row[key] * 1e3:.2f}"
+    return lambda row: "-" if row[key] is None else f"{row[key] * 1e3:.3f}"
 
 
 def _percent(row: Row) -> str:
@@ -95,7 +95,7 @@ _PROCESSES: Sequence[Column] = (
 )
 _STAGES: Sequence[Column] = (
     ("STAGE", _plain("stage")),
-    ("PER SECOND", _rate("rate")),
+    ("SAMPLES/S", _rate("rate")),
     ("P50 MS", _milliseconds("p50_s")),
     ("P99 MS", _milliseconds("p99_s")),
 )

@@ -19,6 +19,7 @@ _COLUMNS = {
     "phase": "PHASE",
     "since_s": "SINCE",
     "handled": "HANDLED",
+    "failed": "FAILED",
     "held": "HELD",
     "running": "RUNNING",
     "rss_bytes": "RSS",

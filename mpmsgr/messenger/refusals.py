@@ -23,8 +23,11 @@ def refuse(con: Connection, m: Message, code: int, text: str) -> None:
         con.send_message(error_reply(m.tid, m.priority, code, text[:MAX_ERROR_TEXT]))
 
 
-def refuse_failed(con: Connection, m: Message, err: BaseException) -> None:
-    """The handler of *m* has raised *err*, which is no verdict but Reject: log it, answer."""
+def refuse_failed(con: Connection, m: Message, err: BaseException) -> bool:
+    """The handler of *m* has raised *err*, which is no verdict but Reject: log it, answer.
+
+    Returns whether it has failed: what it raised is no answer, and not the peer's fault.
+    """
     if isinstance(err, Reject):
         refuse(con, m, err.code, err.reason)
     elif isinstance(err, RemoteError):
@@ -35,3 +38,5 @@ def refuse_failed(con: Connection, m: Message, err: BaseException) -> None:
     else:
         log.error("handler of type %#x failed, tid %d of %s", m.type, m.tid, con, exc_info=err)
         refuse(con, m, ErrorCode.HANDLER_FAILED, f"handler failed: {type(err).__name__}: {err}")
+        return True
+    return False

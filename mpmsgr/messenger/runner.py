@@ -69,13 +69,13 @@ class Runner(Generic[C]):
     A callback's exception is logged with its traceback and becomes an error reply where the
     message is a request; it never goes further. What it sent before is dropped.
     running: the callback that has the thread; what goes on in a task is in CURRENT there.
-    unhandled: messages that no dispatcher took.
+    unhandled: messages that no dispatcher took; failed: callbacks that raised what is no answer.
     """
 
     def __init__(self, chain: Chain, host: Host, service: Service) -> None:
         self.chain = chain
         self.running: Invocation | None = None
-        self.unhandled = 0
+        self.unhandled = self.failed = 0
         self._rate = RateLimit(_UNHANDLED_EVERY_S)
         self._spare: Invocation | None = None
         self._host = host
@@ -225,7 +225,7 @@ class Runner(Generic[C]):
             self._host.poisoned(run, err.reason)
             refuse(run.con, m, ErrorCode.QUARANTINED, f"poison: {err.reason}")
         else:
-            refuse_failed(run.con, m, err)
+            self.failed += refuse_failed(run.con, m, err)
 
     # events
 
@@ -239,6 +239,7 @@ class Runner(Generic[C]):
             try:
                 result = callback(dispatcher, con)
             except Exception:
+                self.failed += 1
                 log.exception("%s: %s of %s failed", name_of(dispatcher), event, con)
                 continue
             if inspect.isawaitable(result):
@@ -262,6 +263,7 @@ class Runner(Generic[C]):
                 if await _maybe(call()) is True and stops:
                     return
             except (Exception, asyncio.CancelledError):
+                self.failed += 1
                 log.exception("%s of %s failed", event, con)
                 if self._cancelled:
                     return
@@ -272,6 +274,7 @@ class Runner(Generic[C]):
         try:
             result = self.chain.task(name)(self._service)
         except Exception:
+            self.failed += 1
             log.exception("%s failed", name)
             return None
         return self._task_rest(name, result) if inspect.isawaitable(result) else None
@@ -280,6 +283,7 @@ class Runner(Generic[C]):
         try:
             await rest
         except (Exception, asyncio.CancelledError):
+            self.failed += 1
             log.exception("%s failed", name)
 
     # completion
@@ -316,6 +320,7 @@ class Runner(Generic[C]):
         else:
             run.undo()
             self._host.undone(run)
+            self.failed += 1
             log.error("%s of %s: %s", run.item, run.con, err)
 
 

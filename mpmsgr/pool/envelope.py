@@ -8,8 +8,9 @@ I/O process -> worker
              ["forget", lane id]                                     and now no more
         intro   facts of a connection that this worker does not know yet (`Intro`)
         items   in order: messages, as raw bytes (wire/v1/parcel.py) or [offset, length] of the raw
-                message in the ingress arena; events (`EventItem`); [attempt, item, 0] of one that
-                had begun before; nil: begin anew with the lane, what came before it is void.
+                message in the ingress arena; events (`EventItem`); [attempt, item, timed] of one
+                that had begun before, or is timed (1, else 0: are TIMES wanted?);
+                nil: begin anew with the lane, what came before it is void.
                 nil for all of them: forget the connection, another worker has it now
     more   = nil, or a map
         WELCOME   [[offset, length], ...] of the worker's arena that are still in use
@@ -25,6 +26,7 @@ worker -> I/O process
     READY     payload = {ROUTES: {type: handling}, EVERY: [[name, seconds], ...], NUMBER: that of
                          the last item it had, from an earlier I/O process}
     BATCH     payload = [[record, ...], busy time in us, asynchronous items that go on, their bytes]
+              payload = [..., how many have failed since the last batch], if any has
         record = [lane or connection id, items completed, out]
                  [lane or connection id, items completed, out, {...}]
             out   head, body, head, body ... of parcels; a body is bytes, or an array of its parts:
@@ -35,6 +37,7 @@ worker -> I/O process
             STATE     the lane's state, committed with the last completion
             RETRY     after so many seconds the next item is to be run again
             POISON    [[index among the completed, reason], ...] for quarantine
+            TIMES     [[index among the completed, begun, completed], ...] CLOCK_MONOTONIC, ns
         or, in order with these,
                  ["join", group, connection id]  ["leave", group, connection id]
                  ["group", group, head, body]    ["request", connection id, tid, head, body]
@@ -68,7 +71,7 @@ READY, BATCH, STOPPED, BYE = range(4)
 ROUTES, EVERY, NUMBER = "routes", "every", "number"
 WELCOME, FREED, RECALLED = "welcome", "freed", "recalled"
 ANSWERS, PUSHED = "answers", "pushed"
-PUSHES, ASKS, STATE, RETRY, POISON = range(5)
+PUSHES, ASKS, STATE, RETRY, POISON, TIMES = range(6)
 INGRESS, EGRESS = range(2)
 
 #: Batches longer than this travel in the ring.

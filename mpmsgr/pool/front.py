@@ -28,6 +28,7 @@ from mpmsgr.pool.envelope import (
     ROUTES,
     STATE,
     STOPPED,
+    TIMES,
     EventItem,
     parse_identity,
     unpack,
@@ -161,6 +162,8 @@ class PoolFront(Sink):
             items = [raw if type(raw) is bytes else self._settled(raw) for raw in raws]
         if lane.requests:
             items = self._without_answers(lane, items)
+        if self.tally.stages.due:
+            items = self.tally.stages.pick(items)
         self._work.route(lane, items)
         throttles = self.throttles
         if lane.holds & FULL:
@@ -385,6 +388,7 @@ class PoolFront(Sink):
         busy_us: int,
         waiting: int = 0,
         waiting_bytes: int = 0,
+        failed: int = 0,
     ) -> None:
         worker = seat.worker
         count = nbytes = 0
@@ -408,8 +412,8 @@ class PoolFront(Sink):
                     self._replies.asked(lane, worker, more)
         self._lanes.measured(worker, count, nbytes, busy_us)
         self._lanes.going_on(worker, waiting, waiting_bytes)
-        self.tally.frame(seat, count, busy_us, self._loop.time())
         self._driver.run()
+        self.tally.frame(seat, count, busy_us, failed, self._loop.time())
         self._pump()
 
     def _completed(
@@ -421,6 +425,8 @@ class PoolFront(Sink):
             done, nbytes = self._lanes.completed(lane, count)
             if more is not None and POISON in more:
                 self._casualties.poison(lane, done, more[POISON])
+            if more is not None and TIMES in more:
+                self.tally.stages.completed(done, more[TIMES])
             self._handled(worker, done)
             self._work.forget(lane, done)
         if more is not None:

@@ -3,12 +3,14 @@
 bytes        a raw message that travels in the frame
 Placed       a raw message in the ingress arena (ingress.py)
 EventItem    an event (envelope.py)
+Timed        one of the first two, whose way is timed (stages.py)
 Addressed    one of these, in a lane that several connections share
 Again        one of these, that is handed out again (dispatch/attempts.py)
 """
 
 from __future__ import annotations
 
+from time import monotonic_ns
 from typing import TYPE_CHECKING, Any
 
 from mpmsgr.dispatch.attempts import Again
@@ -92,6 +94,18 @@ class OnceLane(PoolLane):
     once = True
 
 
+class Timed:
+    """*item*, which came at *came* and left for its worker at *left*, CLOCK_MONOTONIC in ns."""
+
+    __slots__ = ("came", "item", "left")
+
+    def __init__(self, item: bytes | Placed, came: int) -> None:
+        self.item, self.came, self.left = item, came, 0
+
+    def __len__(self) -> int:
+        return len(self.item)
+
+
 class Addressed:
     """*item* of the session of *lane*, in whatever lane it is.
 
@@ -100,7 +114,7 @@ class Addressed:
 
     __slots__ = ("item", "lane", "prefix")
 
-    def __init__(self, lane: SessionLane, item: bytes | Placed) -> None:
+    def __init__(self, lane: SessionLane, item: bytes | Placed | Timed) -> None:
         self.lane, self.item = lane, item
         self.prefix = lane.session.handled
 
@@ -125,7 +139,7 @@ def raw_of(item: Any) -> Bytes | None:
     """The raw message in *item*; None: it is an event."""
     if type(item) is bytes:
         return item
-    if isinstance(item, Again | Addressed):
+    if isinstance(item, Again | Addressed | Timed):
         return raw_of(item.item)
     if isinstance(item, Placed):
         return item.view
@@ -134,9 +148,15 @@ def raw_of(item: Any) -> Bytes | None:
 
 def placed_of(item: Any) -> Placed | None:
     """What of *item* is in the arena."""
-    if isinstance(item, Again | Addressed):
+    if isinstance(item, Again | Addressed | Timed):
         return placed_of(item.item)
     return item if isinstance(item, Placed) else None
+
+
+def timed_of(item: Any) -> Timed | None:
+    """What of *item* is timed: nothing of one that had begun before."""
+    inner = item.item if isinstance(item, Addressed) else item
+    return inner if isinstance(inner, Timed) else None
 
 
 def urgency(item: Any) -> tuple[int, int]:
@@ -146,12 +166,22 @@ def urgency(item: Any) -> tuple[int, int]:
 
 
 def as_wire(item: Any) -> Any:
-    """What the envelope says of *item*, where msgpack cannot hold it as it is."""
+    """What the envelope says of *item*, where msgpack cannot hold it as it is: it leaves now."""
     if isinstance(item, Placed):
         return [item.offset, len(item)]
     if isinstance(item, Addressed):
         inner = item.item  # msgpack asks once per value: not again for what it gets here
         return inner if isinstance(inner, bytes) else as_wire(inner)
     if isinstance(item, Again):
-        return [item.attempt, item.item, 0]
+        return [item.attempt, _bare(item.item), 0]
+    if isinstance(item, Timed):
+        item.left = monotonic_ns()
+        return [1, item.item, 1]
     raise TypeError(f"{item!r} does not travel")
+
+
+def _bare(item: Any) -> Any:
+    """The message or event in *item*, which is not Again."""
+    while isinstance(item, Addressed | Timed):
+        item = item.item
+    return item

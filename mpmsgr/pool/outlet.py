@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mpmsgr.dispatch.serial import Serial
-from mpmsgr.pool.envelope import POISON
+from mpmsgr.pool.envelope import POISON, TIMES
 
 
 class Outlet:
@@ -29,8 +29,15 @@ class Outlet:
 
     def note_poison(self, reason: str) -> None:
         """The item that completes next belongs in quarantine."""
-        noted = (self._more or {}).get(POISON, [])
-        self.note(POISON, [*noted, [self.completed, reason]])
+        self._note_of_next(POISON, reason)
+
+    def note_times(self, begun: int, completed: int) -> None:
+        """When the item that completes next began, and completed: CLOCK_MONOTONIC in ns."""
+        self._note_of_next(TIMES, begun, completed)
+
+    def _note_of_next(self, what: int, *values: Any) -> None:
+        noted = (self._more or {}).get(what, [])
+        self.note(what, [*noted, [self.completed, *values]])
 
     def take_record(self) -> list[Any]:
         """What happened since the last batch."""

@@ -21,7 +21,7 @@ BEGUN, RUNNING, TYPE, CON, STARTED_NS, SOFT_NS, HARD_NS = range(7)
 #: RUNNING where the item that is run is the one that began last: one store per item, not two.
 LAST = (1 << 64) - 1
 # The worker's counters.
-HANDLED, FAILED, BUSY_US = range(8, 11)
+HANDLED = 8
 # The I/O process's, in a line of its own.
 RECALL = 16
 #: The cells STARTED .. STARTED + STARTED_COUNT: numbers of asynchronous items. As many as a worker
@@ -48,8 +48,6 @@ CELLS = (
     Cell("SOFT_NS", SOFT_NS, "worker", "when its stack is due to be logged, CLOCK_MONOTONIC"),
     Cell("HARD_NS", HARD_NS, "worker", "when the worker is due to be killed, CLOCK_MONOTONIC"),
     Cell("HANDLED", HANDLED, "worker", "items completed"),
-    Cell("FAILED", FAILED, "worker", "items whose handler raised"),
-    Cell("BUSY_US", BUSY_US, "worker", "time spent in synchronous handlers, microseconds"),
     Cell("RECALL", RECALL, "I/O process", "epoch of the last call to give back what is not begun"),
     Cell("STARTED", STARTED, "worker", "asynchronous items begun and not completed, a cell each"),
 )

@@ -60,7 +60,6 @@ class Recalls:
         self.count += 1
         seat.epoch = worker.generation << 32 | self.count
         self._lanes.recall(worker)
-        seat.ages.taken_back()
         seat.memory.ask_back(seat.epoch)
         seat.tell(RECALLED, seat.epoch)
         self._timers[worker] = self._loop.call_later(_SETTLE_S, self._settled, worker)

@@ -105,8 +105,17 @@ class Report:
     def arenas(self) -> Row:
         """The arenas, and what workers keep of the first one although it is handled."""
         ingress = self._work.ingress
+        leases = [
+            {"worker": slot, "lease_bytes": nbytes, "age_s": round(age_s, 3)}
+            for slot, nbytes, age_s in (ingress.leases() if ingress is not None else ())
+        ]
+        leases.sort(key=lambda row: row["age_s"], reverse=True)
+        return {"arenas": self._arena_rows(), "leases": leases[:_NAMED]}
+
+    def _arena_rows(self) -> list[Row]:
+        ingress = self._work.ingress
         if ingress is None or self._memory is None:
-            return {"arenas": [], "leases": []}
+            return []
         ingress.collect()
         rows = [_arena("ingress", ingress.size, ingress.used, ingress.slots, ingress.waiting)]
         for slot, memory in sorted(self._memory.slots.items()):
@@ -114,12 +123,7 @@ class Report:
             occupied = memory.occupied
             used = sum(length for _, length in occupied)
             rows.append(_arena(f"worker {slot}", memory.arena_bytes, used, len(occupied), None))
-        leases = [
-            {"worker": slot, "lease_bytes": nbytes, "age_s": round(age_s, 3)}
-            for slot, nbytes, age_s in ingress.leases()
-        ]
-        leases.sort(key=lambda row: row["age_s"], reverse=True)
-        return {"arenas": rows, "leases": leases[:_NAMED]}
+        return rows
 
     # workers
 
@@ -135,6 +139,7 @@ class Report:
             "retiring": worker.retiring,
             "oldest_s": self._oldest_s(seat),
             "busy_s": seat.busy_us / 1e6,
+            "failed": seat.failed,
         }
         if memory is not None:
             page = memory.page
@@ -168,20 +173,22 @@ class Report:
         """The section "pool" of the counters."""
         front, tally = self._front, self._front.tally
         ages = [age for seat in self._work.seats.values() if (age := self._oldest_s(seat))]
-        ingress = self._work.ingress
+        arenas = self._arena_rows()
         return {
             "in_work": self._work.count,
             "in_work_bytes": front.throttles.dispatch.current,
             "oldest_s": max(ages, default=0.0),
             "completed_ago_s": round(self._now() - tally.completed_at, 3),
-            "arena_used_bytes": ingress.used if ingress is not None else None,
+            "arena_size_bytes": {row["arena"]: row["size_bytes"] for row in arenas},
+            "arena_used_bytes": {row["arena"]: row["used_bytes"] for row in arenas},
             "handled_total": tally.handled,
+            "failed_total": tally.failed,
             "busy_s_total": tally.busy_us / 1e6,
             "redelivered_total": tally.redelivered,
             "quarantined_total": front.quarantined,
             "recalls_total": front.recalled,
             "pushes_dropped_total": front.pushes_dropped,
-            "stage_s": {name: one.as_dict() for name, one in tally.stages.items()},
+            "stage_s": tally.stages.as_dict(),
         }
 
 

@@ -98,7 +98,8 @@ class Runtime(Service):
         self._waiting: dict[int, int] = {}  # asynchronous items that go on: bytes, by number
         self._waiting_bytes = 0  # of all of these
         self._waiting_told = (0, 0)
-        self._handled = 0
+        self._timed: dict[int, int] = {}  # by number: when the items began that are timed
+        self._handled = self._failed_told = 0
         self._number = 0  # of the item that came last
         self._epoch = 0  # RECALL, as far as it is dealt with
         self._stopped_at = 0  # while nothing is run until RECALLED comes: from this number on
@@ -150,6 +151,7 @@ class Runtime(Service):
         self._stopped_at = self._epoch = self._cells[cell.RECALL] = 0
         self._waiting.clear()
         self._waiting_bytes = 0
+        self._timed.clear()
         if self._link is not None:
             self._link.close()
             self._link = None
@@ -246,6 +248,8 @@ class Runtime(Service):
         submit, begun, recall = self.runner.submit, cell.BEGUN, cell.RECALL
         for item in items:
             if item is None:
+                for _, _, number in lane.waiting:
+                    self._timed.pop(number, None)
                 lane.waiting.clear()
                 lane.blocked &= ~AGAIN_LATER
                 continue
@@ -272,7 +276,9 @@ class Runtime(Service):
         """What is not plainly a new message in the frame."""
         attempt = 1
         if len(item) == 3:
-            attempt, item, _ = item
+            attempt, item, is_timed = item
+            if is_timed:
+                self._timed[number] = monotonic_ns()
         if type(item) is list and type(item[0]) is str:
             self._event(con, lane, item[0], item[1], number)
             return
@@ -351,6 +357,8 @@ class Runtime(Service):
     def resumed(self, number: int) -> None:
         """See `Host`. In no batch: the page has to name it itself."""
         self._cells[cell.RUNNING] = number
+        if number in self._timed:
+            self._timed[number] = monotonic_ns()
 
     def broken(self) -> None:
         """See `Host`."""
@@ -371,6 +379,8 @@ class Runtime(Service):
                 outlet.note(env.STATE, run.change)
         if not run.number:
             return
+        if self._timed and run.number in self._timed:
+            outlet.note_times(self._timed.pop(run.number), monotonic_ns())
         self._handled += 1
         outlet.completed += 1
         if not outlet.dirty:
@@ -417,6 +427,7 @@ class Runtime(Service):
     def retry(self, run: Invocation, after: float) -> None:
         """See `Host`."""
         self._release(run)
+        self._timed.pop(run.number, None)
         lane, con = run.lane, run.con
         outlet: Any = con if lane is con.lane else lane  # type: ignore[attr-defined]
         if outlet.incarnation != self.incarnation:
@@ -563,5 +574,9 @@ class Runtime(Service):
             busy_us = int((now - self._busy_since) * 1e6)
             self._busy_since = now
         self._waiting_told = len(self._waiting), self._waiting_bytes
-        self._send(env.BATCH, [records, busy_us, *self._waiting_told])
+        batch = [records, busy_us, *self._waiting_told]
+        if self.runner.failed != self._failed_told:
+            batch.append(self.runner.failed - self._failed_told)
+            self._failed_told = self.runner.failed
+        self._send(env.BATCH, batch)
         self._kept.clear()

@@ -16,8 +16,8 @@ from mpmsgr.pool.slot_memory import SlotMemory
 class Seat:
     """records, more: of the next frame (envelope.py); due: it is on its way; dated: the first item
     in it is noted in ages; epoch: of the recall that is going on, 0 = none; heard_at: when the
-    worker last told what it had done; busy_us: of its time in handlers, as it told; recycled: the
-    worker is to be replaced.
+    worker last told what it had done; busy_us: of its time in handlers, failed: how many of these
+    did, as it told; recycled: the worker is to be replaced.
     """
 
     __slots__ = (
@@ -27,6 +27,7 @@ class Seat:
         "dated",
         "due",
         "epoch",
+        "failed",
         "heard_at",
         "memory",
         "more",
@@ -50,7 +51,7 @@ class Seat:
         self.due = self.dated = self.recycled = False
         self.epoch = 0
         self.ages = Ages()
-        self.busy_us = 0
+        self.busy_us = self.failed = 0
         self.heard_at = 0.0
         self._wants = wants
 

@@ -145,7 +145,7 @@ class Work:
         seat = self.seats[worker]
         if not seat.dated:
             seat.dated = True
-            seat.ages.given(lane, lane.numbers[-len(items)], self._loop.time())
+            seat.ages.given(lane.numbers[-len(items)], self._loop.time())
         if self.ingress is not None and self.ingress.slots:
             for item in items:
                 placed = placed_of(item)

@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 
 from mpmsgr.wire.address import EntityAddr
+from tests.interop.ports import free_port
 
 MONITOR_PROGRAMS = ("ceph", "ceph-mon", "ceph-authtool", "monmaptool")
 OSD_PROGRAMS = (*MONITOR_PROGRAMS, "ceph-osd")
@@ -208,7 +209,7 @@ class Cluster:
         shutil.rmtree(self.home, ignore_errors=True)
 
     def _start_monitor(self) -> None:
-        self.port = _free_port()
+        self.port = free_port()
         more = "\n".join(self.settings)
         self.conf.write_text(CONF.format(fsid=self.fsid, port=self.port, home=self.home, more=more))
         keyring, monmap = str(self.home / "keyring"), str(self.home / "monmap")
@@ -266,9 +267,3 @@ def _run(command: list[str], timeout_s: float) -> str:
         said = done.stdout + done.stderr
         raise CephError(f"{' '.join(command)}: exit {done.returncode}\n{said}")
     return done.stdout
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

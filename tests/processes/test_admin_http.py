@@ -75,6 +75,9 @@ def test_a_server_that_serves(server: Serve) -> None:
         told = metrics(where)
     assert told["mpmsgr_ready"] == told["mpmsgr_io_up"] == 1
     assert told["mpmsgr_messenger_sessions{open}"] == 1
+    for stage in ("queue", "ipc", "handler", "reply"):
+        assert told[f"mpmsgr_pool_stage_seconds_count{{{stage}}}"] == 1
+        assert 0 < told[f"mpmsgr_pool_stage_seconds_sum{{{stage}}}"] < 10
     assert told["mpmsgr_process_resident_memory_bytes{worker-1}"] > 1 << 20
 
 

@@ -180,6 +180,11 @@ class PoolWorker:
         assert self.memory is not None
         return self.memory.page
 
+    @property
+    def timed(self) -> set[int]:
+        """Numbers of the items that it is to tell the times of."""
+        return set(self.runtime._timed)
+
     def place_of(self, view: Any) -> tuple[str, int] | None:
         """Arena and offset where *view* lies in this worker; None: in no arena."""
         assert self.memory is not None
@@ -355,6 +360,22 @@ class Pool:
         self.front._lanes.measured = lambda *_: None  # type: ignore[method-assign]
         for worker in self.front._lanes.workers.values():
             worker.credit.messages, worker.credit.nbytes = 100, 64 << 20
+
+    def time_next(self) -> None:
+        """The message that comes next is timed, and none after it."""
+        stages = self.front.tally.stages
+        stages.due, stages._pass_over, stages._due_at = True, 0, float("inf")
+
+    @property
+    def stages(self) -> dict[str, tuple[int, float]]:
+        """How many messages were timed by stage, and how long they took together, in seconds."""
+        told = self.front.tally.stages.as_dict()
+        return {stage: (sum(one["counts"]), one["sum"]) for stage, one in told.items()}
+
+    @property
+    def failed(self) -> int:
+        """Handlers that failed."""
+        return self.front.tally.failed
 
     def stray(self, slot: int, generation: int) -> Link:
         """A connection of that name which says only what the test says."""

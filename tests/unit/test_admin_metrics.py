@@ -24,6 +24,7 @@ PERF = {
     },
     "pool": {
         "oldest_s": 0.25,
+        "arena_used_bytes": {"ingress": 4096, "worker 0": 0},
         "stage_s": {
             "queue": {"le": [0.001, 0.01], "counts": [5, 2, 1], "sum": 0.5},
             "handler": {"le": [0.001, 0.01], "counts": [0, 0, 0], "sum": 0.0},
@@ -69,6 +70,7 @@ def samples(shot: Snapshot) -> dict[tuple[str, tuple[tuple[str, str], ...]], flo
         ("mpmsgr_supervisor_up_seconds", {}, 5),
         ("mpmsgr_supervisor_deaths_total", {"process": "worker"}, 2),
         ("mpmsgr_pool_oldest_seconds", {}, 0.25),
+        ("mpmsgr_pool_arena_used_bytes", {"arena": "ingress"}, 4096),
         ("mpmsgr_pool_stage_seconds_bucket", {"stage": "queue", "le": "0.01"}, 7),
         ("mpmsgr_pool_stage_seconds_bucket", {"stage": "queue", "le": "+Inf"}, 8),
         ("mpmsgr_pool_stage_seconds_count", {"stage": "queue"}, 8),
@@ -98,7 +100,8 @@ def test_openmetrics_is_sound_too() -> None:
 def test_every_name_is_in_base_units_and_no_label_names_a_peer() -> None:
     for name, labels in samples(snapshot()):
         assert not re.search(r"_(ms|us|s|kib|mib)$", name), name
-        assert {key for key, _ in labels} <= {"process", "state", "stage", "le", "version", "name"}
+        about = {"process", "state", "stage", "arena"}
+        assert {key for key, _ in labels} <= about | {"le", "version", "name"}
 
 
 def test_metric_names() -> None:

@@ -5,12 +5,21 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from mpmsgr import Dispatcher
+from mpmsgr.admin import rows
+from mpmsgr.admin.inspect import messenger_counters
 from mpmsgr.admin.metrics import Snapshot
 from mpmsgr.cli.main import VERBS
 from mpmsgr.config import OPTIONS, Settings
+from mpmsgr.pool.report import Report
+from mpmsgr.supervisor.facts import Facts
+from mpmsgr.supervisor.limits import Limits
+from tests.unit.pool_harness import on_uvloop, pool, session
 from tests.unit.test_admin_metrics import snapshot
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -60,16 +69,20 @@ def names(shot: Snapshot) -> set[str]:
     return {sample.name for metric in shot.collect() for sample in metric.samples}
 
 
-def test_the_dashboard_shows_metrics_that_exist() -> None:
+@on_uvloop
+async def test_the_dashboard_shows_metrics_that_exist() -> None:
     shown = set(re.findall(r"\bmpmsgr_\w+", text("grafana-dashboard.json")))
-    counters = dict.fromkeys(
-        ("faults_total", "hostile_total", "resets_total", "opened_total", "accepted_total"), 1
-    )
-    shot = snapshot()
-    assert shot.perf is not None
-    messenger = shot.perf["messenger"] | counters
-    shot.perf = {**shot.perf, "messenger": messenger}
-    shot.own = {"supervisor": {**shot.own["supervisor"], "workers": {"ready": 1}}}
+    supervisor: Any = SimpleNamespace(facts=Facts.of(1, Limits()))
+    deaths = {"io": 0, "worker": 0}
+    async with pool(lambda site: [Dispatcher()]) as (p, messenger):
+        await session(p, messenger)
+        shot = snapshot(
+            own={"supervisor": rows.counters(supervisor, deaths, 0.0)},
+            perf={
+                "messenger": messenger_counters(p.messenger),
+                "pool": Report(p.front, p.memory).counters(),
+            },
+        )
     assert shown - names(shot) == set()
 
 
