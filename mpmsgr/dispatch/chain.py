@@ -81,7 +81,9 @@ class Chain:
         return self.plan(type_)[0]
 
     def handling(self, type_: int) -> Handling:
-        """How messages of *type_* are handled: as the first dispatcher that may take them says."""
+        """How messages of *type_* are handled: as the first dispatcher says that names them, or
+        the first that may take them where none does.
+        """
         return self.plan(type_)[1]
 
     def plan(self, type_: int) -> tuple[tuple[Dispatcher, ...], Handling]:
@@ -91,7 +93,10 @@ class Chain:
             takers = tuple(
                 d for d in self._dispatchers if not d.message_types or type_ in d.message_types
             )
-            plan = self._takers[type_] = takers, takers[0].handling(type_) if takers else DEFAULT
+            says = next(
+                (d for d in takers if type_ in d.message_types), takers[0] if takers else None
+            )
+            plan = self._takers[type_] = takers, says.handling(type_) if says else DEFAULT
         return plan
 
     def routes(self) -> dict[int, Handling]:

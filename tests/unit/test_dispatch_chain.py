@@ -10,6 +10,7 @@ import pytest
 
 from mpmsgr import Connection, Dispatcher, Message
 from mpmsgr.dispatch.chain import AT_ONCE, CALLBACKS, Chain, name_of, overrides
+from mpmsgr.dispatch.handling import DEFAULT, Handling, declared
 from mpmsgr.session.actions import EventKind
 
 
@@ -33,6 +34,29 @@ def test_takers_of_a_type_in_order() -> None:
     assert chain.takers(5) == (five, every)
     assert chain.takers(7) == (every, six)
     assert chain.takers(9) == (every,)
+
+
+class Handles(Takes):
+    """Says that its messages have a deadline."""
+
+    def handling(self, type_: int) -> Handling:
+        return declared(deadline=2.0)
+
+
+def test_who_takes_everything_leaves_the_handling_to_who_names_the_type() -> None:
+    chain = Chain()
+    for dispatcher in (Takes(), Handles(5), Takes(5)):
+        chain.add_tail(dispatcher)
+    assert chain.handling(5) == declared(deadline=2.0)
+    assert chain.handling(6) == DEFAULT
+    assert chain.routes() == {5: declared(deadline=2.0)}
+
+
+def test_where_nobody_names_the_type_the_first_taker_says_how_it_is_handled() -> None:
+    chain = Chain()
+    chain.add_tail(Handles())
+    chain.add_tail(Takes())
+    assert chain.handling(5) == declared(deadline=2.0)
 
 
 def test_a_dispatcher_added_later_is_asked_too() -> None:
