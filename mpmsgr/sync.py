@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -17,6 +17,7 @@ from mpmsgr.messenger.stream import MessageStream
 from mpmsgr.wire.crc import Bytes
 
 T = TypeVar("T")
+C = TypeVar("C", bound="SyncConnection")
 
 
 class SyncConnection:
@@ -88,15 +89,23 @@ class SyncConnection:
 @contextmanager
 def connect(addr: str, **options: Any) -> Iterator[SyncConnection]:
     """Connect to the service at *addr*; options and errors as in `mpmsgr.connect`."""
-    with LoopThread("mpmsgr.sync") as thread, connect_on(thread, addr, **options) as con:
+    with (
+        LoopThread("mpmsgr.sync") as thread,
+        connect_on(thread, SyncConnection, addr, **options) as con,
+    ):
         yield con
 
 
 @contextmanager
-def connect_on(thread: LoopThread, addr: str, **options: Any) -> Iterator[SyncConnection]:
-    """The same, on a loop that runs in *thread* already and may have other things to do."""
+def connect_on(
+    thread: LoopThread,
+    make: Callable[[MessengerConnection, asyncio.AbstractEventLoop], C],
+    addr: str,
+    **options: Any,
+) -> Iterator[C]:
+    """The same with what *make* makes, on the loop of *thread*, which may do other things too."""
     entered = _connect(addr, **options)
-    con = SyncConnection(thread.call(entered.__aenter__()), thread.loop)
+    con = make(thread.call(entered.__aenter__()), thread.loop)
     try:
         yield con
     finally:

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Protocol
 
 from mpmsgr.loop import LoopThread
 from mpmsgr.testing.mishap import Mishap
 from mpmsgr.testing.proxy import Flow, Leg, Link, Place, Proxy
 
 Towards = Literal["service", "client"]
+
+
+class Way(Protocol):
+    """What a client is connected by."""
+
+    def arrange(self, cut: Cut) -> None:
+        """From now on *cut* counts the bytes; where it wants none, the connection ends at once."""
+
+    def withdraw(self, cut: Cut) -> None:
+        """It does not, any more."""
 
 
 class Line(Proxy):
@@ -29,12 +39,17 @@ class Line(Proxy):
         return _CutLink(self)
 
     def arrange(self, cut: Cut) -> None:
-        """From now on *cut* counts the bytes; where it wants none, every link is cut at once."""
+        """See `Way`."""
         self.cut = cut
         if not cut.left:
             for link in list(self.links):
                 link.end()
             self.carried_out()
+
+    def withdraw(self, cut: Cut) -> None:
+        """See `Way`."""
+        if self.cut is cut:
+            self.cut = None
 
     def carried_out(self) -> None:
         """What was arranged has happened."""
@@ -46,20 +61,21 @@ class Line(Proxy):
 class Cut(Mishap):
     """A connection that ends when *byte* more bytes have passed *towards* one side.
 
-    left: how many of them are still to come. They may belong to several connections, where one
-    ends for other reasons meanwhile.
+    left: how many of them are still to come. way: the client's; its loop runs in *thread*.
     """
 
-    def __init__(self, line: Line, byte: int, towards: Towards, timeout_s: float) -> None:
+    def __init__(
+        self, way: Way, thread: LoopThread, byte: int, towards: Towards, timeout_s: float
+    ) -> None:
         if byte < 0 or towards not in ("service", "client"):
             raise ValueError("byte must be 0 or more, towards 'service' or 'client'")
         super().__init__(timeout_s)
         self.byte, self.left, self.towards = byte, byte, towards
-        self._line = line
-        line.thread.call(self._arrange())
+        self._way = way
+        thread.call(self._arrange())
 
     async def _arrange(self) -> None:
-        self._line.arrange(self)
+        self._way.arrange(self)
 
     def is_done(self) -> None:
         """It has happened."""
@@ -71,8 +87,7 @@ class Cut(Mishap):
 
     def cancel(self) -> None:
         """See `Mishap`."""
-        if self._line.cut is self:
-            self._line.cut = None
+        self._way.withdraw(self)
 
     def __repr__(self) -> str:
         return f"cut(byte={self.byte}, towards={self.towards!r})"

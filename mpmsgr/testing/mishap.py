@@ -11,8 +11,8 @@ from typing import Self
 class Mishap:
     """Something that was arranged, and happens when its time comes; `wait` for it.
 
-    As a context manager it is waited for at the end of the block, unless that raises. One that
-    nobody waits for is when the service ends: what did not happen fails the test.
+    As a context manager it is waited for at the end of the block, unless that raises. What nobody
+    has waited for is at the end of the test. settled: nobody needs to, any more.
     """
 
     def __init__(self, timeout_s: float) -> None:
@@ -20,6 +20,7 @@ class Mishap:
         self._deadline = time.monotonic() + timeout_s
         self._over = threading.Event()
         self._error: BaseException | None = None
+        self.settled = False
 
     @property
     def happened(self) -> bool:
@@ -30,6 +31,7 @@ class Mishap:
         """Return when it has happened. Raises AssertionError if it has not *timeout_s* seconds
         after it was arranged.
         """
+        self.settled = True
         if not self._over.wait(max(self._deadline - time.monotonic(), 0.0)):
             self._failed(AssertionError(f"{self}: not within {self._timeout_s:g} s, {self.why()}"))
         if self._error is not None:
@@ -61,4 +63,5 @@ class Mishap:
         if kind is None:
             self.wait()
         else:
+            self.settled = True
             self.cancel()

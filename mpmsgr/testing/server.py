@@ -127,7 +127,10 @@ class Server(Service):
         self._directory.cleanup()
 
     def _error(self, text: str) -> ServiceError:
-        return ServiceError(f"mpmsgr serve {' '.join(self.modules)}", text, self.log)
+        return ServiceError(str(self), text, self.log)
+
+    def __str__(self) -> str:
+        return f"mpmsgr serve {' '.join(self.modules)}"
 
 
 @contextmanager

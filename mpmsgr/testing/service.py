@@ -11,7 +11,7 @@ from mpmsgr.loop import LoopThread
 from mpmsgr.messenger.client import connect
 from mpmsgr.messenger.connection import MessengerConnection
 from mpmsgr.sync import SyncConnection
-from mpmsgr.testing.cut import Cut, Line, Towards
+from mpmsgr.testing.cut import Cut, Line, Towards, Way
 from mpmsgr.testing.mishap import Mishap
 from mpmsgr.wire.address import split_address
 
@@ -91,7 +91,8 @@ class Service:
 
     def _wait_for_mishaps(self) -> None:
         for mishap in self._mishaps:
-            mishap.wait()
+            if not mishap.settled:
+                mishap.wait()
 
     # what goes wrong
 
@@ -107,9 +108,13 @@ class Service:
         bytes have passed *towards* the service or the client: all of them arrive, and nothing else.
         0: now. Returns at once: see `Mishap`.
         """
-        con = client.connection if isinstance(client, SyncConnection) else client
-        if con not in self._lines:
-            raise ValueError(f"{client} is no client that this service made")
-        cut = Cut(self._lines[con], byte, towards, timeout)
+        way, thread = self._way(client.connection if isinstance(client, SyncConnection) else client)
+        cut = Cut(way, thread, byte, towards, timeout)
         self._mishaps.append(cut)
         return cut
+
+    def _way(self, con: MessengerConnection) -> tuple[Way, LoopThread]:
+        line = self._lines.get(con)
+        if line is None:
+            raise ValueError(f"{con} is no client that this service made")
+        return line, line.thread
