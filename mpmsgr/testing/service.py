@@ -61,7 +61,7 @@ class Service:
     @contextmanager
     def _line(self) -> Iterator[Line]:
         if self._proxies is None:
-            self._proxies = self._stack.enter_context(LoopThread("mpmsgr.testing"))
+            self._proxies = self._clients.enter_context(LoopThread("mpmsgr.testing"))
         host, port, _ = split_address(self.address)
         line = Line((host, port), self._proxies)
         try:
@@ -78,8 +78,8 @@ class Service:
         """Within the block: a test. Clients that it makes end with it, and what it arranged to go
         wrong must have happened.
         """
-        before = self._clients, self._mishaps
-        self._clients, self._mishaps = ExitStack(), []
+        before = self._clients, self._mishaps, self._proxies
+        self._clients, self._mishaps, self._proxies = ExitStack(), [], None
         try:
             with self._clients:
                 yield
@@ -87,7 +87,7 @@ class Service:
         finally:
             for mishap in self._mishaps:
                 mishap.cancel()
-            self._clients, self._mishaps = before
+            self._clients, self._mishaps, self._proxies = before
 
     def _wait_for_mishaps(self) -> None:
         for mishap in self._mishaps:

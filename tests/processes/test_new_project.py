@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -10,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.pytest_runs import run_pytest
 
 MPMSGR = [sys.executable, "-m", "mpmsgr"]
 
@@ -48,22 +49,10 @@ def sh(project: Path, *args: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def pytest_in(project: Path, *args: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *args],
-        cwd=project,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env={k: v for k, v in os.environ.items() if not k.startswith(("PYTHONPATH", "PYTEST"))},
-    )
-
-
 def test_its_tests_pass(project: Path) -> None:
     readme = (project / "README.md").read_text()
     (dots, passed) = re.findall(r"pytest -q\n(\.+ +\[100%\])\n(\d+ passed) in ", readme)[0]
-    ran = pytest_in(project)
+    ran = run_pytest(project)
     assert ran.stdout.startswith(f"{dots}\n{passed} in "), ran.stdout + ran.stderr
 
 
@@ -72,7 +61,7 @@ def test_its_test_of_a_kill_fails_where_the_state_is_the_workers(project: Path) 
     text = plugin.read_text()
     sums = text.replace("state[", "SUMS[").replace("state.get", "SUMS.get")
     plugin.write_text(f"SUMS: dict[str, int] = {{}}\n{sums}")
-    ran = pytest_in(project, "-k", "survives")
+    ran = run_pytest(project, "-k", "survives")
     assert "1 failed" in ran.stdout, ran.stdout + ran.stderr
     assert "mpmsgr serve tally" in ran.stdout, "whose log is shown"
 
