@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
-import pytest_mpmsgr
 
+import pytest_mpmsgr
 from tests.pytest_runs import run_pytest
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "testing.md"
