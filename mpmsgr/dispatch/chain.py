@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from mpmsgr.dispatch.connection import Connection
@@ -81,8 +81,9 @@ class Chain:
         return self.plan(type_)[0]
 
     def handling(self, type_: int) -> Handling:
-        """How messages of *type_* are handled: as the first dispatcher says that names them, or
-        the first that may take them where none does.
+        """How messages of *type_* are handled: as the first dispatcher that may take them says.
+
+        One that takes everything and says nothing of it is passed over.
         """
         return self.plan(type_)[1]
 
@@ -93,10 +94,7 @@ class Chain:
             takers = tuple(
                 d for d in self._dispatchers if not d.message_types or type_ in d.message_types
             )
-            says = next(
-                (d for d in takers if type_ in d.message_types), takers[0] if takers else None
-            )
-            plan = self._takers[type_] = takers, says.handling(type_) if says else DEFAULT
+            plan = self._takers[type_] = takers, _handling(takers, type_)
         return plan
 
     def routes(self) -> dict[int, Handling]:
@@ -112,6 +110,14 @@ class Chain:
     def task(self, name: str) -> Callable[[Service], Any]:
         """The function to be called regularly that has *name*. KeyError: there is none."""
         return {task.name: task.function for task in self.every()}[name]
+
+
+def _handling(takers: Iterable[Dispatcher], type_: int) -> Handling:
+    for dispatcher in takers:
+        handling = dispatcher.handling(type_)
+        if handling != DEFAULT or type_ in dispatcher.message_types:
+            return handling
+    return DEFAULT
 
 
 def name_of(dispatcher: Dispatcher) -> str:

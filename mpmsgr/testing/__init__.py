@@ -5,6 +5,7 @@ so with a clock that the test advances. The fixtures of the same names, with ``m
 them, are in `pytest_mpmsgr`; docs/testing.md has examples.
 """
 
+from mpmsgr.errors import ServiceError
 from mpmsgr.testing.cut import Cut
 from mpmsgr.testing.kill import Kill
 from mpmsgr.testing.local import LocalService, serve_local
@@ -20,6 +21,7 @@ __all__ = [
     "Mishap",
     "Server",
     "Service",
+    "ServiceError",
     "VirtualService",
     "serve",
     "serve_local",

@@ -8,8 +8,10 @@ from mpmsgr.process import die_with_parent
 
 
 def main() -> None:
-    """Whatever happens to the tests (PID), nothing of theirs is left."""
-    die_with_parent(int(sys.argv.pop(1)))
+    """Whatever happens to the tests, whose PID it is (0: unknown), nothing of theirs is left."""
+    parent = int(sys.argv.pop(1))
+    if parent:
+        die_with_parent(parent)
     from mpmsgr.cli.main import main
 
     main()

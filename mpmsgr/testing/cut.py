@@ -15,10 +15,19 @@ class Way(Protocol):
     """What a client is connected by."""
 
     def arrange(self, cut: Cut) -> None:
-        """From now on *cut* counts the bytes; where it wants none, the connection ends at once."""
+        """From now on *cut* counts the bytes; where it wants none, the connection ends at once.
+
+        Raises ValueError while another one does.
+        """
 
     def withdraw(self, cut: Cut) -> None:
         """It does not, any more."""
+
+
+def check_free(cut: Cut | None) -> None:
+    """Raise ValueError if there is a *cut* already."""
+    if cut is not None:
+        raise ValueError(f"{cut} of this client is still to happen")
 
 
 class Line(Proxy):
@@ -40,8 +49,9 @@ class Line(Proxy):
 
     def arrange(self, cut: Cut) -> None:
         """See `Way`."""
+        check_free(self.cut)
         self.cut = cut
-        if not cut.left:
+        if self.links and not cut.left:
             for link in list(self.links):
                 link.end()
             self.carried_out()

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -44,18 +45,27 @@ class Server(Service):
         self._gates.mkdir()
         self._log = self._here / "log"
         self._mark = 0
-        command = [sys.executable, "-m", "mpmsgr.testing", str(os.getpid()), "serve"]
-        command += ["--bind", "127.0.0.1:0", "--run-dir", str(self.run_dir), *flags]
+        try:
+            self._process = self._started(flags, folder)
+        except OSError:
+            self._directory.cleanup()
+            raise
+        RUNNING.append(self)
+
+    def _started(self, flags: Sequence[str], folder: Path) -> subprocess.Popen[bytes]:
+        # The death that it is told of is that of the thread that starts it.
+        is_main = threading.current_thread() is threading.main_thread()
+        command = [sys.executable, "-m", "mpmsgr.testing", str(os.getpid() if is_main else 0)]
+        command += ["serve", "--bind", "127.0.0.1:0", "--run-dir", str(self.run_dir), *flags]
         with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [*command, _GATE, *modules],
+            return subprocess.Popen(
+                [*command, _GATE, *self.modules],
                 cwd=folder,
                 env=self._environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
             )
-        RUNNING.append(self)
 
     def _environment(self) -> dict[str, str]:
         """Ours, but for settings; what the tests can import, the server can."""

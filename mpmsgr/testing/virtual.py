@@ -16,7 +16,7 @@ from mpmsgr.messenger.connection import MessengerConnection
 from mpmsgr.messenger.transport import PipeTransport
 from mpmsgr.sync import SyncConnection, connect_on
 from mpmsgr.testing.clock import Clock, VirtualLoop
-from mpmsgr.testing.cut import Cut, Way
+from mpmsgr.testing.cut import Cut, Way, check_free
 from mpmsgr.testing.local import LocalService
 from mpmsgr.testing.network import Network
 from mpmsgr.testing.service import TIMEOUT_S
@@ -113,6 +113,7 @@ class _Wire:
         if end is None:
             raise ValueError(f"{self._con} is not connected, or no client of this service")
         self._end = end if cut.towards == "service" else end.other
+        check_free(self._end.cut)
         self._end.cut = cut
         if not cut.left:
             self._end.break_off()

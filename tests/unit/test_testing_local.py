@@ -153,6 +153,16 @@ def test_a_wrong_cut(service: LocalService, wrong: dict[str, Any]) -> None:
         service.cut(service.connect(), **wrong)
 
 
+def test_one_cut_at_a_time(service: LocalService) -> None:
+    con = service.connect()
+    with service.cut(con, byte=20):
+        with pytest.raises(ValueError, match=r"^cut\(byte=20, .* still to happen"):
+            service.cut(con)
+        assert ask(con) == 7
+    with service.cut(con):
+        pass
+
+
 def test_what_was_arranged_and_did_not_happen_fails_the_test(service: LocalService) -> None:
     with pytest.raises(AssertionError, match=r"not within 0\.05 s, \d+ bytes"), service.visit():
         service.cut(service.connect(), byte=10**6, towards="client", timeout=0.05)
