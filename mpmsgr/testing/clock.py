@@ -76,10 +76,9 @@ class Clock:
         finally:
             self._waiting.discard(call)
 
-    def stuck(self) -> None:
-        """Nothing happens."""
-        for call in list(self._waiting):
-            call.cancel()
+    def waiting(self) -> list[Future[Any]]:
+        """Calls that are waited for."""
+        return list(self._waiting)
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
@@ -118,5 +117,8 @@ class _Selector(selectors.DefaultSelector):
             return ready
         ready = super().select(_STUCK_S)
         if not ready:
-            self._clock.stuck()
+            waiting = self._clock.waiting()
+            ready = super().select(0)  # or a call that came just now has woken us
+            for call in waiting if not ready else ():
+                call.cancel()
         return ready

@@ -97,6 +97,7 @@ class Cut(Mishap):
 
     def cancel(self) -> None:
         """See `Mishap`."""
+        super().cancel()
         self._way.withdraw(self)
 
     def __repr__(self) -> str:

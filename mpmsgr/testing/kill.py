@@ -44,6 +44,7 @@ class Kill(Mishap):
 
     def cancel(self) -> None:
         """See `Mishap`."""
+        super().cancel()
         self._given_up.set()
         if threading.current_thread() is not self._thread:
             self._thread.join()

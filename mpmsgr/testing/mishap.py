@@ -43,7 +43,8 @@ class Mishap:
         return "nothing is known"
 
     def cancel(self) -> None:
-        """It is not to happen any more."""
+        """It is not to happen any more; nobody waits for it."""
+        self.settled = True
 
     def _done(self) -> None:
         self._over.set()
@@ -63,5 +64,4 @@ class Mishap:
         if kind is None:
             self.wait()
         else:
-            self.settled = True
             self.cancel()

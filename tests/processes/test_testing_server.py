@@ -74,7 +74,7 @@ def test_a_worker_dies_during_the_quickest_handler(server: Server, con: SyncConn
     assert (total, attempt) == (2, 2)
     assert kill.pid == pid != other
     assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-    assert count(con) == [3, 1, other], "and nobody else"
+    assert count(con)[:2] == [3, 1], "and nobody else"
 
 
 def test_a_worker_dies_in_the_midst_of_a_handler(
@@ -89,19 +89,21 @@ def test_a_worker_dies_in_the_midst_of_a_handler(
 
 
 def test_the_busiest_worker_dies(server: Server, con: SyncConnection) -> None:
-    for _ in range(50):
-        _, _, pid = count(con)
+    pids = [count(con)[2] for _ in range(50)]
     kill = server.kill_worker(timeout=30)
-    assert kill.wait().pid == pid
+    assert kill.wait().pid == max(pids, key=pids.count)
     assert count(con)[0] == 51
 
 
 def test_nothing_of_the_type_runs(server: Server, con: SyncConnection) -> None:
-    told = (
-        r"^kill_worker\(during=0x9001\): not within 0.3 s, worker 0 runs nothing, worker 1 runs no"
-    )
-    with pytest.raises(AssertionError, match=told), server.kill_worker(during=NEVER, timeout=0.3):
-        count(con)
+    idle = "worker 0 runs nothing, worker 1 runs nothing"
+    kill = server.kill_worker(during=NEVER, timeout=60)
+    eventually(lambda: kill.why() == idle, 30, kill.why())
+    assert count(con)[0] == 1, "others are not held"
+    kill.cancel()
+    told = r"^kill_worker\(during=0x9001\): not within 0 s, "
+    with pytest.raises(AssertionError, match=told), server.kill_worker(during=NEVER, timeout=0):
+        assert count(con)[0] == 2
 
 
 def processes(server: Server) -> list[int]:
