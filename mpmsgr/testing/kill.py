@@ -15,6 +15,8 @@ from mpmsgr.testing.gate import gate
 from mpmsgr.testing.mishap import Mishap
 
 _POLL_S = 0.005
+#: A server that does not answer within so many seconds is stuck.
+_ANSWER_S = 10.0
 
 
 class Kill(Mishap):
@@ -51,7 +53,7 @@ class Kill(Mishap):
 
     def _run(self) -> None:
         try:
-            with AdminClient(self._run_dir, self._timeout_s) as client:
+            with AdminClient(self._run_dir, _ANSWER_S) as client:
                 while not self._given_up.is_set() and not self._found(client):
                     self._given_up.wait(_POLL_S)
         except (MessengerError, OSError) as error:
