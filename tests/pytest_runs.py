@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 
-def run_pytest(folder: Path, *args: str, **environ: str) -> subprocess.CompletedProcess[str]:
+def run_pytest(folder: Path, *args: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
     """``pytest -q`` in *folder*, without the settings of this repository."""
     environment = {
         k: v for k, v in os.environ.items() if not k.startswith(("PYTHONPATH", "PYTEST"))
@@ -20,5 +20,6 @@ def run_pytest(folder: Path, *args: str, **environ: str) -> subprocess.Completed
         text=True,
         timeout=60,
         check=False,
-        env=environment | environ,
+        env=environment,
+        input=stdin,
     )

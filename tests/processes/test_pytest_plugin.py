@@ -18,6 +18,12 @@ from mpmsgr import handles
 def say(con, m):
     logging.getLogger("plugin").warning("it says %s", bytes(m.front).decode())
     return True
+
+@handles(0x8002)
+def stop(con, m):
+    secret = 40
+    breakpoint()
+    return secret + 1
 """
 TESTS = """
 import psutil
@@ -43,6 +49,10 @@ def test_wrong(mpmsgr_serve):
 def test_local(mpmsgr_serve_local):
     say(mpmsgr_serve_local("plugin"), b"hello")
 
+def test_breakpoint(mpmsgr_serve_local):
+    reply = mpmsgr_serve_local("plugin").connect().request(Message(0x8002))
+    assert reply.front == bytes([41])
+
 def test_virtual(mpmsgr_serve_virtual):
     service = mpmsgr_serve_virtual("plugin")
     say(service, b"hello")
@@ -66,8 +76,9 @@ def failures(said: str) -> dict[str, str]:
 def test_a_failed_test_shows_the_log_and_leaves_nothing(folder: Path) -> None:
     (folder / "tests").mkdir()
     (folder / "tests" / "test_it.py").write_text(TESTS)
-    ran = run_pytest(folder)
-    assert "2 failed, 3 passed" in ran.stdout, ran.stdout + ran.stderr
+    ran = run_pytest(folder, stdin="p 'secret', secret\ncontinue\n")
+    assert "2 failed, 4 passed" in ran.stdout, ran.stdout + ran.stderr
+    assert "(Pdb) ('secret', 40)" in ran.stdout, "the breakpoint"
     told = failures(ran.stdout)
     assert set(told) == {"test_fails", "test_wrong"}
     log = told["test_fails"].partition("Log of mpmsgr serve plugin")[2]
