@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -173,7 +174,7 @@ def test_the_death_of_the_tests_is_its_end(folder: Path) -> None:
         text=True,
     ) as tests:
         assert tests.stdout is not None
-        *pids, _ = tests.stdout.readline().split()
+        *pids, directory = tests.stdout.readline().split()
         fds = [os.pidfd_open(int(pid)) for pid in pids]
         tests.send_signal(signal.SIGKILL)
     try:
@@ -182,3 +183,4 @@ def test_the_death_of_the_tests_is_its_end(folder: Path) -> None:
     finally:
         for fd in fds:
             os.close(fd)
+        shutil.rmtree(directory)  # files are all that is left
