@@ -11,6 +11,7 @@
     ├── HandlerError         a handler asked for what it cannot have
     ├── PluginError          a dispatcher module cannot be loaded or declares nonsense
     ├── WorkerError          a worker process failed
+    ├── ServiceError         a service under test did not start, or did not end as it should
     ├── AdminError           a running server refuses what its operator asks, or is silent
     │   └── NoServerError    there is no server to ask
     └── ConfigError          a setting has a value that is not allowed
@@ -127,6 +128,14 @@ class WorkerError(MessengerError):
     def __init__(self, slot: int, generation: int, cause: str) -> None:
         self.slot, self.generation, self.cause = slot, generation, cause
         super().__init__(f"worker {slot} (generation {generation}): {cause}")
+
+
+class ServiceError(MessengerError):
+    """A service under test, *what*: *text* says what is wrong with it, *log* is what it wrote."""
+
+    def __init__(self, what: str, text: str, log: str) -> None:
+        self.what, self.text, self.log = what, text, log
+        super().__init__(f"{what}: {text}; its log:\n{log}" if log else f"{what}: {text}")
 
 
 class AdminError(MessengerError):

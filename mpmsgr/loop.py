@@ -1,12 +1,13 @@
-"""The event loop of our processes: uvloop on Linux, asyncio's own elsewhere."""
+"""Event loops: that of our processes (uvloop on Linux, else asyncio's own), and one in a thread."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 import sys
+import threading
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 T = TypeVar("T")
 
@@ -31,3 +32,25 @@ def relax_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(*_GC_THRESHOLDS)
+
+
+class LoopThread:
+    """While entered, *loop* (a new one of asyncio's by default) runs in a thread of its own."""
+
+    def __init__(self, name: str, loop: asyncio.AbstractEventLoop | None = None) -> None:
+        self.loop = loop or asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever, name=name, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.call(self.loop.shutdown_default_executor())
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+        self.loop.close()
+
+    def call(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run *work* there; what it returns or raises."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result()

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from mpmsgr.errors import SessionReset
+from mpmsgr.loop import LoopThread
 from mpmsgr.messenger.client import connect as _connect
 from mpmsgr.messenger.connection import MessengerConnection
 from mpmsgr.messenger.stream import MessageStream
 from mpmsgr.wire.crc import Bytes
 
 T = TypeVar("T")
+C = TypeVar("C", bound="SyncConnection")
 
 
 class SyncConnection:
@@ -30,6 +32,10 @@ class SyncConnection:
     def request(self, m: Any, data: Bytes = b"", *, timeout: float | None = None) -> Any:
         """See `MessengerConnection.request`."""
         return self._wait(self._con.request(m, data, timeout=timeout))
+
+    def submit(self, m: Any, data: Bytes = b"", *, timeout: float | None = None) -> Future[Any]:
+        """Begin a `request` and do not wait for it: the future of its reply, or of its error."""
+        return self._begin(self._con.request(m, data, timeout=timeout))
 
     def send_message(self, m: Any, data: Bytes = b"") -> bool:
         """See `Connection.send_message`."""
@@ -61,16 +67,17 @@ class SyncConnection:
         return self._con
 
     def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+        return self._begin(work).result()
+
+    def _begin(self, work: Coroutine[Any, Any, T]) -> Future[T]:
         with self._lock:
             if self._closed:
                 work.close()
                 raise SessionReset(self._con.peer_addr)
             call = asyncio.run_coroutine_threadsafe(work, self._loop)
             self._calls.add(call)
-        try:
-            return call.result()
-        finally:
-            self._calls.discard(call)
+        call.add_done_callback(self._calls.discard)
+        return call
 
     def close(self) -> None:
         """Refuse calls from now on; returns when those of other threads have ended."""
@@ -82,19 +89,25 @@ class SyncConnection:
 @contextmanager
 def connect(addr: str, **options: Any) -> Iterator[SyncConnection]:
     """Connect to the service at *addr*; options and errors as in `mpmsgr.connect`."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever, name="mpmsgr.sync", daemon=True)
-    thread.start()
+    with (
+        LoopThread("mpmsgr.sync") as thread,
+        connect_on(thread, SyncConnection, addr, **options) as con,
+    ):
+        yield con
+
+
+@contextmanager
+def connect_on(
+    thread: LoopThread,
+    make: Callable[[MessengerConnection, asyncio.AbstractEventLoop], C],
+    addr: str,
+    **options: Any,
+) -> Iterator[C]:
+    """The same with what *make* makes, on the loop of *thread*, which may do other things too."""
+    entered = _connect(addr, **options)
+    con = make(thread.call(entered.__aenter__()), thread.loop)
     try:
-        entered = _connect(addr, **options)
-        opened = asyncio.run_coroutine_threadsafe(entered.__aenter__(), loop).result()
-        con = SyncConnection(opened, loop)
-        try:
-            yield con
-        finally:
-            asyncio.run_coroutine_threadsafe(entered.__aexit__(None, None, None), loop).result()
-            con.close()
+        yield con
     finally:
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
+        thread.call(entered.__aexit__(None, None, None))
+        con.close()

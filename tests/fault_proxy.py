@@ -12,9 +12,7 @@ import argparse
 import asyncio
 import json
 import signal
-import socket
 import struct
-import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,7 +22,8 @@ from typing import cast
 
 import crc32c
 
-Place = tuple[str, int]
+from mpmsgr.loop import LoopThread
+from mpmsgr.testing.proxy import Flow, Leg, Link, Place, Proxy
 
 
 class Kind(Enum):
@@ -49,10 +48,9 @@ _SLOW_TICK_S = 0.001
 _SLOW_BYTES = 64
 _MSG_TAG = 7
 _HEADER = struct.Struct("<22xIII15xI")  # front, middle and data length, crc
-_LINGER_RST = struct.pack("ii", 1, 0)
 
 
-class FaultProxy:
+class FaultProxy(Proxy):
     """Forwards connections to *target* with faults of *kinds*, about one in *mean_bytes*.
 
     counts: connections and faults so far, by name.
@@ -66,67 +64,44 @@ class FaultProxy:
         mean_bytes: int = 20_000,
         kinds: Sequence[Kind] = ALL,
     ) -> None:
-        self.target = target
+        super().__init__(target)
         self.kinds = tuple(kinds)
         self.mean_bytes = mean_bytes
         self.counts: Counter[str] = Counter()
         self._seed = seed
-        self._links: set[Link] = set()
-        self._server: asyncio.Server | None = None
 
-    async def start(self, host: str = "127.0.0.1", port: int = 0) -> Place:
-        """Accept from now on; returns where."""
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: self._link().near, host, port)
-        name = self._server.sockets[0].getsockname()
-        return name[0], name[1]
-
-    async def close(self) -> None:
-        """Cut everything and stop."""
-        assert self._server is not None
-        self._server.close()
-        for link in list(self._links):
-            link.end()
-        while self._links:
-            await asyncio.sleep(0.001)
-        await self._server.wait_closed()
-
-    def forget(self, link: Link) -> None:
-        """*link* has no socket any more."""
-        self._links.discard(link)
-
-    def _link(self) -> Link:
+    def link(self) -> Link:
+        """See `Proxy`."""
         self.counts["connections"] += 1
-        link = Link(self, Random(f"{self._seed}/{self.counts['connections']}"))
-        self._links.add(link)
-        return link
+        return FaultyLink(self, Random(f"{self._seed}/{self.counts['connections']}"))
 
 
-class Link:
-    """One proxied connection: a leg to the client (near), one to the server (far), two flows."""
+class FaultyLink(Link):
+    """A link that *rng* has plans with."""
 
     def __init__(self, proxy: FaultProxy, rng: Random) -> None:
         self.rng = rng
-        self.near, self.far = Leg(self), Leg(self)
-        self.near.flow, self.far.flow = Flow(self, self.far), Flow(self, self.near)
-        self._proxy = proxy
-        self._dial: asyncio.Task[None] | None = None
+        self._faulty = proxy
         self._timer: asyncio.TimerHandle | None = None
+        super().__init__(proxy)
         self.plan()
+
+    def flow(self, to: Leg) -> FaultyFlow:
+        """See `Link`."""
+        return FaultyFlow(self, to)
 
     def plan(self) -> None:
         """Choose the next fault, and the byte of which flow it strikes at."""
-        flow = self.rng.choice((self.near, self.far)).flow
-        assert flow is not None
-        kind = self.rng.choice(self._proxy.kinds)
+        flow = cast(FaultyFlow, self.rng.choice((self.near, self.far)).flow)
+        kind = self.rng.choice(self._faulty.kinds)
         early = not flow.passed and kind is not Kind.CORRUPT and self.rng.random() < 0.25
-        mean = self._proxy.mean_bytes
+        mean = self._faulty.mean_bytes
         ahead = self.rng.random() * _HANDSHAKE_BYTES if early else self.rng.expovariate(1 / mean)
         flow.fault, flow.fault_at = kind, flow.passed + int(ahead)
 
-    def strike(self, flow: Flow, kind: Kind) -> None:
+    def strike(self, flow: FaultyFlow, kind: Kind) -> None:
         """The time of a fault has come."""
-        self._proxy.counts[kind.value] += 1
+        self._faulty.counts[kind.value] += 1
         if kind is Kind.CUT:
             self.end(reset=self.rng.random() < 0.5)
         elif kind is Kind.STALL:
@@ -149,107 +124,45 @@ class Link:
         hold_s = self.rng.random() * _HOLD_S
         self._timer = asyncio.get_running_loop().call_later(hold_s, left.end)
 
-    def connected(self, leg: Leg) -> None:
-        """A leg has its socket: the near one waits for the far one."""
-        if leg is self.near:
-            leg.hold("no far side", True)
-            self._dial = asyncio.get_running_loop().create_task(self._connect())
-        else:
-            self.near.hold("no far side", False)
-
-    async def _connect(self) -> None:
-        target = self._proxy.target
-        assert target is not None
-        try:
-            await asyncio.get_running_loop().create_connection(lambda: self.far, *target)
-        except OSError:
-            self.end()
-        if not self.near.alive:
-            self.end()
-        self._dial = None
-        self._forget_if_gone()
-
-    def lost(self, leg: Leg) -> None:
-        """A socket is gone: end the other one, unless it is being deceived."""
-        other = self.far if leg is self.near else self.near
-        if not other.deceived:
-            other.close()
-        self._forget_if_gone()
-
-    def _forget_if_gone(self) -> None:
-        if self._dial is None and not self.near.alive and not self.far.alive:
-            if self._timer is not None:
-                self._timer.cancel()
-            self._proxy.forget(self)
-
-    def end(self, reset: bool = False) -> None:
-        """Cut both."""
-        for leg in (self.near, self.far):
-            leg.end(reset)
+    def gone(self) -> None:
+        """See `Link`."""
+        if self._timer is not None:
+            self._timer.cancel()
+        super().gone()
 
 
-class Flow:
-    """Bytes of one direction on their way to leg *to*.
+class FaultyFlow(Flow):
+    """A flow with a fault ahead.
 
     fault: strikes when `passed` reaches `fault_at`; corrupt: as soon as there is a message.
     """
 
-    def __init__(self, link: Link, to: Leg) -> None:
-        self.to = to
-        self.passed = 0
+    def __init__(self, link: FaultyLink, to: Leg) -> None:
+        super().__init__(to)
         self.fault: Kind | None = None
         self.fault_at = 0
         self.slow_left = 0
         self.corrupt = False
-        self.swallowing = False
         self._link = link
-        self._queue = bytearray()
-        self._waiting: asyncio.TimerHandle | None = None
 
-    def take(self, data: bytes) -> None:
-        """Bytes came; send on what may go."""
-        if not self.swallowing:
-            self._queue += data
-            self._pump()
-
-    def wait(self, seconds: float) -> None:
-        """Stand still."""
-        self._waiting = asyncio.get_running_loop().call_later(seconds, self._go_on)
-
-    def stop(self) -> None:
-        """Send nothing any more."""
-        self.swallowing = True
-        self._queue.clear()
-        if self._waiting is not None:
-            self._waiting.cancel()
-
-    def _go_on(self) -> None:
-        self._waiting = None
-        self._pump()
-
-    def _pump(self) -> None:
-        while self._queue and self._waiting is None:
-            fault, room = self.fault, self.fault_at - self.passed
-            if fault is not None and room <= 0:
-                self.fault = None
-                self.corrupt = fault is Kind.CORRUPT
-                if not self.corrupt:
-                    self._link.strike(self, fault)
-            elif self.slow_left:
-                self.slow_left -= 1
-                self._pass(1)
-                self.wait(_SLOW_TICK_S)
-            elif fault is not None and room < len(self._queue):
-                self._pass(room)
-            else:
-                if self.corrupt and flip_bit(self._queue, self._link.rng):
-                    self._link.strike(self, Kind.CORRUPT)
-                self._pass(len(self._queue))
-
-    def _pass(self, size: int) -> None:
-        self.passed += size
-        self.to.write(bytes(self._queue[:size]))
-        del self._queue[:size]
+    def step(self) -> None:
+        """See `Flow`."""
+        fault, room = self.fault, self.fault_at - self.passed
+        if fault is not None and room <= 0:
+            self.fault = None
+            self.corrupt = fault is Kind.CORRUPT
+            if not self.corrupt:
+                self._link.strike(self, fault)
+        elif self.slow_left:
+            self.slow_left -= 1
+            self.send(1)
+            self.wait(_SLOW_TICK_S)
+        elif fault is not None and room < len(self.queue):
+            self.send(room)
+        else:
+            if self.corrupt and flip_bit(self.queue, self._link.rng):
+                self._link.strike(self, Kind.CORRUPT)
+            self.send(len(self.queue))
 
 
 def flip_bit(data: bytearray, rng: Random) -> bool:
@@ -269,90 +182,15 @@ def flip_bit(data: bytearray, rng: Random) -> bool:
     return False
 
 
-class Leg(asyncio.Protocol):
-    """One socket of a link; *flow* takes what it reads."""
-
-    flow: Flow
-
-    def __init__(self, link: Link) -> None:
-        self.alive = False
-        self.deceived = False
-        self._link = link
-        self._transport: asyncio.Transport | None = None
-        self._holds: set[str] = set()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        self.alive = True
-        sock = transport.get_extra_info("socket")
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._link.connected(self)
-
-    def data_received(self, data: bytes) -> None:
-        self.flow.take(data)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.alive, self._transport = False, None
-        self.flow.stop()
-        self._link.lost(self)
-
-    def pause_writing(self) -> None:
-        self._source().hold("full", True)
-
-    def resume_writing(self) -> None:
-        self._source().hold("full", False)
-
-    def _source(self) -> Leg:
-        return self._link.far if self is self._link.near else self._link.near
-
-    def hold(self, why: str, on: bool) -> None:
-        """Read nothing as long as there is a reason not to."""
-        before = bool(self._holds)
-        self._holds = self._holds | {why} if on else self._holds - {why}
-        if self._transport is not None and bool(self._holds) != before:
-            if self._holds:
-                self._transport.pause_reading()
-            else:
-                self._transport.resume_reading()
-
-    def write(self, data: bytes) -> None:
-        """Send *data*, if there is still a socket."""
-        if self._transport is not None:
-            self._transport.write(data)
-
-    def swallow(self) -> None:
-        """What this leg reads goes nowhere, and it is not told that the other one is gone."""
-        self.deceived = True
-        self.flow.stop()
-
-    def close(self) -> None:
-        """Close after what was written."""
-        if self._transport is not None:
-            self._transport.close()
-
-    def end(self, reset: bool = False) -> None:
-        """Close at once; *reset*: with RST."""
-        if self._transport is None:
-            return
-        if reset:
-            sock = self._transport.get_extra_info("socket")
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_RST)
-        self._transport.abort()
-
-
 @contextmanager
 def proxy_in_thread(proxy: FaultProxy) -> Iterator[Place]:
     """Run *proxy* on a loop of its own; yields where it listens."""
-    loop = asyncio.new_event_loop()
-    thread = threading.Thread(target=loop.run_forever)
-    thread.start()
-    try:
-        yield asyncio.run_coroutine_threadsafe(proxy.start(), loop).result(5.0)
-    finally:
-        asyncio.run_coroutine_threadsafe(proxy.close(), loop).result(5.0)
-        loop.call_soon_threadsafe(loop.stop)
-        thread.join()
-        loop.close()
+    with LoopThread("fault-proxy") as thread:
+        place = thread.call(proxy.start())
+        try:
+            yield place
+        finally:
+            thread.call(proxy.close())
 
 
 async def _serve(args: argparse.Namespace) -> None:

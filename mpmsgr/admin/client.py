@@ -81,6 +81,17 @@ class AdminClient:
             return None
 
 
+def worker_rows(client: AdminClient) -> list[dict[str, Any]]:
+    """What the supervisor knows of each worker, and what the I/O process does, if it answers."""
+    rows: list[dict[str, Any]] = client.call("workers")
+    try:
+        loads = client.ask("load") or []
+    except AdminError:
+        loads = []
+    by_worker = {(load["slot"], load["generation"]): load for load in loads}
+    return [row | by_worker.get((row["slot"], row["generation"]), {}) for row in rows]
+
+
 def find_server() -> Path:
     """The run directory of the only server of this user that runs. Raises NoServerError."""
     found = [path for path in places() if _answers(path)]

@@ -23,7 +23,7 @@ from mpmsgr.errors import ConfigError
 
 DEFAULT_FILE = "mpmsgr.toml"
 # Not ours to read: what the supervisor tells its children, what Kubernetes sets in every container
-# of a namespace with a service called mpmsgr, and the switches of the repository's tests.
+# of a namespace with a service called mpmsgr, what tests tell each other.
 _FOREIGN_ENV = re.compile(r"(SUPERVISOR_PID|SERVICE_(HOST|PORT)(_.*)?|PORT(_.*)?|TEST_.*)")
 
 

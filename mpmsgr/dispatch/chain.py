@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from mpmsgr.dispatch.connection import Connection
@@ -81,7 +81,10 @@ class Chain:
         return self.plan(type_)[0]
 
     def handling(self, type_: int) -> Handling:
-        """How messages of *type_* are handled: as the first dispatcher that may take them says."""
+        """How messages of *type_* are handled: as the first dispatcher that may take them says.
+
+        One that takes everything and says nothing of it is passed over.
+        """
         return self.plan(type_)[1]
 
     def plan(self, type_: int) -> tuple[tuple[Dispatcher, ...], Handling]:
@@ -91,7 +94,7 @@ class Chain:
             takers = tuple(
                 d for d in self._dispatchers if not d.message_types or type_ in d.message_types
             )
-            plan = self._takers[type_] = takers, takers[0].handling(type_) if takers else DEFAULT
+            plan = self._takers[type_] = takers, _handling(takers, type_)
         return plan
 
     def routes(self) -> dict[int, Handling]:
@@ -107,6 +110,14 @@ class Chain:
     def task(self, name: str) -> Callable[[Service], Any]:
         """The function to be called regularly that has *name*. KeyError: there is none."""
         return {task.name: task.function for task in self.every()}[name]
+
+
+def _handling(takers: Iterable[Dispatcher], type_: int) -> Handling:
+    for dispatcher in takers:
+        handling = dispatcher.handling(type_)
+        if handling != DEFAULT or type_ in dispatcher.message_types:
+            return handling
+    return DEFAULT
 
 
 def name_of(dispatcher: Dispatcher) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -10,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.pytest_runs import run_pytest
 
 MPMSGR = [sys.executable, "-m", "mpmsgr"]
 
@@ -49,16 +50,20 @@ def sh(project: Path, *args: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_its_tests_pass(project: Path) -> None:
-    ran = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
-        cwd=project,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        env={k: v for k, v in os.environ.items() if not k.startswith(("PYTHONPATH", "PYTEST"))},
-    )
-    assert "3 passed" in ran.stdout, ran.stdout + ran.stderr
+    readme = (project / "README.md").read_text()
+    (dots, passed) = re.findall(r"pytest -q\n(\.+ +\[100%\])\n(\d+ passed) in ", readme)[0]
+    ran = run_pytest(project)
+    assert ran.stdout.startswith(f"{dots}\n{passed} in "), ran.stdout + ran.stderr
+
+
+def test_its_test_of_a_kill_fails_where_the_state_is_the_workers(project: Path) -> None:
+    plugin = project / "tally.py"
+    text = plugin.read_text()
+    sums = text.replace("state[", "SUMS[").replace("state.get", "SUMS.get")
+    plugin.write_text(f"SUMS: dict[str, int] = {{}}\n{sums}")
+    ran = run_pytest(project, "-k", "survives")
+    assert "1 failed" in ran.stdout, ran.stdout + ran.stderr
+    assert "mpmsgr serve tally" in ran.stdout, "whose log is shown"
 
 
 def test_its_readme_shows_what_happens(project: Path, address: str) -> None:

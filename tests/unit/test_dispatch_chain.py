@@ -10,6 +10,7 @@ import pytest
 
 from mpmsgr import Connection, Dispatcher, Message
 from mpmsgr.dispatch.chain import AT_ONCE, CALLBACKS, Chain, name_of, overrides
+from mpmsgr.dispatch.handling import DEFAULT, Handling, declared
 from mpmsgr.session.actions import EventKind
 
 
@@ -33,6 +34,23 @@ def test_takers_of_a_type_in_order() -> None:
     assert chain.takers(5) == (five, every)
     assert chain.takers(7) == (every, six)
     assert chain.takers(9) == (every,)
+
+
+class Handles(Takes):
+    """Says that its messages have a deadline."""
+
+    def handling(self, type_: int) -> Handling:
+        return declared(deadline=2.0)
+
+
+def test_who_takes_everything_and_says_nothing_leaves_the_handling_to_others() -> None:
+    chain = Chain()
+    for dispatcher in (Takes(), Takes(6), Handles(5, 6)):
+        chain.add_tail(dispatcher)
+    assert chain.handling(5) == declared(deadline=2.0)
+    assert chain.handling(6) == DEFAULT, "who names it has said so"
+    assert chain.handling(7) == DEFAULT
+    assert chain.routes() == {5: declared(deadline=2.0)}
 
 
 def test_a_dispatcher_added_later_is_asked_too() -> None:

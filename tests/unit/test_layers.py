@@ -39,6 +39,7 @@ LAYERS = [
     "mpmsgr.admin",
     "mpmsgr.supervisor.service",
     "mpmsgr.load",
+    "mpmsgr.testing",
     "mpmsgr.cli",
     "mpmsgr.__main__",
 ]

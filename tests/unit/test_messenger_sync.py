@@ -84,6 +84,21 @@ def test_a_request(server: Server) -> None:
         assert con.connection.peer_addr == server.messenger.addr
 
 
+def test_requests_that_are_not_waited_for(server: Server) -> None:
+    with sync.connect(server.place, timeout=5) as con:
+        silent, failed = con.submit(Message(SILENT)), con.submit(Message(FAIL))
+        replies = [con.submit(Message(ECHO, b"%d" % i), timeout=10) for i in range(20)]
+        assert [bytes(reply.result(10).front) for reply in replies] == [
+            b"%d" % i for i in range(20)
+        ]
+        with pytest.raises(RemoteError, match="as it was told"):
+            failed.result(10)
+        assert not silent.done()
+    assert isinstance(silent.exception(0), SessionReset), "the session is over"
+    with pytest.raises(SessionReset):
+        con.submit(Message(ECHO))
+
+
 def test_many_threads(server: Server) -> None:
     with sync.connect(server.place, timeout=5) as con, ThreadPoolExecutor(8) as threads:
         texts = [b"%d" % i for i in range(400)]
