@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from mpmsgr import Connection, Dispatcher, Message, Messenger
-from mpmsgr.cli import ping, send
+from mpmsgr.cli import ping
+from mpmsgr.cli.content import value_text
 from mpmsgr.cli.exit_codes import ExitCode
 from mpmsgr.cli.main import run
 from mpmsgr.dispatch.payload import decode, reply_to
@@ -231,6 +232,6 @@ def test_no_reply(place: str, capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_values_as_text() -> None:
-    assert send._value_text("plain") == "plain"
-    assert send._value_text(None) == "null"
-    assert send._value_text([1, {"a": b"x"}]) == '[1, {"a": "x"}]'
+    assert value_text("plain") == "plain"
+    assert value_text(None) == "null"
+    assert value_text([1, {"a": b"x"}]) == '[1, {"a": "x"}]'
