@@ -10,14 +10,12 @@ from __future__ import annotations
 import ipaddress
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mpmsgr.errors import ConfigError
 from mpmsgr.session.inject import Injection
-from mpmsgr.session.policy import PRESETS, Policy
 from mpmsgr.wire.address import split_address
 from mpmsgr.wire.name import TYPE_LABELS, EntityName
 
@@ -155,20 +153,6 @@ class Seconds(Kind):
     def must(self) -> str:
         """The bounds."""
         return f"must be seconds from {self.low:g} to {self.high:.0f}"
-
-
-@dataclass(frozen=True)
-class YesNo(Kind):
-    """true or false."""
-
-    note: str = "true or false"
-
-    def read(self, raw: Any) -> bool:
-        """The truth value."""
-        value = {"true": True, "false": False}.get(raw.lower()) if isinstance(raw, str) else raw
-        if isinstance(value, bool):
-            return value
-        raise ValueError(self.must)
 
 
 @dataclass(frozen=True)
@@ -336,74 +320,6 @@ class Tables(Kind):
         if not isinstance(raw, dict) or not all(isinstance(t, dict) for t in raw.values()):
             raise ValueError(self.must)
         return {str(name): dict(table) for name, table in raw.items()}
-
-
-@dataclass(frozen=True)
-class PolicyTables(Tables):
-    """Policies by peer type: ``[policy.client]`` with ``preset`` and fields of `Policy`."""
-
-    def read(self, raw: Any) -> dict[str, dict[str, Any]]:
-        """The tables, each with a known peer type, a known preset and sound values."""
-        tables = super().read(raw)
-        for peer, table in tables.items():
-            if peer not in (*TYPE_LABELS, "default"):
-                raise ValueError(f"{peer!r} must be {one_of((*TYPE_LABELS, 'default'))}")
-            try:
-                policy_of(table, Policy())
-            except (ConfigError, TypeError) as exc:
-                raise ValueError(f"[policy.{peer}]: {exc}") from None
-        return tables
-
-
-#: Fields of `Policy` that a table may set beside its preset.
-POLICY_FIELDS = (
-    "keepalive_period_s",
-    "keepalive_timeout_s",
-    "idle_timeout_s",
-    "standby_timeout_s",
-    "on_remote_reset",
-    "dedupe_window",
-    "outbox_bytes",
-    "outbox_full",
-    "ack",
-    "throttle_messages",
-    "throttle_bytes",
-    "urgent",
-)
-#: Those that are no durations.
-_POLICY_KINDS: Mapping[str, Kind] = {
-    "dedupe_window": Whole(),
-    "outbox_bytes": Size(),
-    "throttle_messages": Whole(),
-    "throttle_bytes": Size(),
-    "urgent": YesNo(),
-}
-_PRESET_FIELDS = ("lossy", "server", "standby", "resetcheck", "register_lossy_clients")
-
-
-def policy_of(table: Mapping[str, Any], base: Policy) -> Policy:
-    """*base* with what *table* says. Raises ConfigError naming the key and what is allowed."""
-    changes: dict[str, Any] = {}
-    for key, value in table.items():
-        if key == "preset":
-            if value not in PRESETS:
-                raise ConfigError(key, value, f"must be {one_of(tuple(PRESETS))}")
-            changes |= {name: getattr(PRESETS[value], name) for name in _PRESET_FIELDS}
-        elif key not in POLICY_FIELDS:
-            raise ConfigError(key, value, f"must be {one_of(('preset', *POLICY_FIELDS))}")
-        else:
-            changes[key] = _policy_value(key, value, getattr(base, key))
-    return replace(base, **changes)
-
-
-def _policy_value(key: str, value: Any, default: Any) -> Any:
-    """*value* of the field that has *default*; words are checked by `Policy`."""
-    if isinstance(default, str):
-        return value
-    try:
-        return _POLICY_KINDS.get(key, Seconds()).read(value)
-    except ValueError as exc:
-        raise ConfigError(key, value, str(exc)) from None
 
 
 @dataclass(frozen=True)
