@@ -15,7 +15,8 @@ from mpmsgr.dispatch.verdicts import Poison, Reject, Retry
 from mpmsgr.messenger.connection import MessengerConnection
 from mpmsgr.session.policy import STATEFUL_SERVER, Policies
 from tests.support import eventually_async
-from tests.unit.pool_harness import Site, answer, ask, on_uvloop, pool, refused, session, text
+from tests.unit.pool_harness import answer, ask, on_uvloop, pool, refused, session, text
+from tests.unit.pool_site import Site
 
 WORK, LATER, FREE, ASK = range(0x9001, 0x9005)
 HANDLED = Policies(STATEFUL_SERVER).having(ack="handled")

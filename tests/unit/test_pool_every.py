@@ -13,8 +13,6 @@ from mpmsgr.dispatch.group import Service
 from mpmsgr.dispatch.handlers import every, handles
 from tests.support import eventually_async
 from tests.unit.pool_harness import (
-    Plugin,
-    Site,
     answer,
     on_uvloop,
     pool,
@@ -23,6 +21,7 @@ from tests.unit.pool_harness import (
     text,
     with_and_without_workers,
 )
+from tests.unit.pool_site import Plugin, Site
 
 JOIN, PUSH = 0x9001, 0x9002
 

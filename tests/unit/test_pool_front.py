@@ -11,17 +11,9 @@ from mpmsgr.messenger.connection import MessengerConnection
 from mpmsgr.pool.envelope import BATCH, READY, pack
 from mpmsgr.pool.remote import RemoteConnection
 from tests.support import eventually_async
-from tests.unit.pool_harness import (
-    INCARNATION,
-    Pool,
-    Site,
-    answer,
-    ask,
-    on_uvloop,
-    pool,
-    session,
-    text,
-)
+from tests.unit.pool_harness import answer, ask, on_uvloop, pool, session, text
+from tests.unit.pool_site import Site
+from tests.unit.pool_under_test import INCARNATION, Pool
 
 ASK, HOLD, DOWN, PUSH = 0x9001, 0x9002, 0x9003, 0x9004
 

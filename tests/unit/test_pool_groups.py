@@ -17,7 +17,6 @@ from mpmsgr.messenger.transport import PipeTransport
 from mpmsgr.session.policy import STATEFUL_SERVER, Policies
 from tests.support import eventually_async
 from tests.unit.pool_harness import (
-    Site,
     answer,
     ask,
     on_uvloop,
@@ -28,6 +27,7 @@ from tests.unit.pool_harness import (
     text,
     with_and_without_workers,
 )
+from tests.unit.pool_site import Site
 
 JOIN, LEAVE, SAY, PUSH = range(0x9001, 0x9005)
 

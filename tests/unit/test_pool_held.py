@@ -15,8 +15,6 @@ from mpmsgr.dispatch.payload import reply_to
 from mpmsgr.messenger.stream import MessageStream
 from tests.support import eventually_async
 from tests.unit.pool_harness import (
-    Plugin,
-    Site,
     answer,
     ask,
     on_uvloop,
@@ -28,6 +26,7 @@ from tests.unit.pool_harness import (
     text,
     with_and_without_workers,
 )
+from tests.unit.pool_site import Plugin, Site
 
 DO, STREAM, MARK, PUSH = 0x9001, 0x9002, 0x9003, 0x9004
 Task = Callable[[Connection, Message], Any]

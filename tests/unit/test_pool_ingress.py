@@ -23,18 +23,9 @@ from tests.raw_peer import RawPeer
 from tests.streams import message_frame
 from tests.support import eventually_async
 from tests.unit.messenger_peers import place
-from tests.unit.pool_harness import (
-    Pool,
-    Site,
-    Sizes,
-    answer,
-    ask,
-    on_uvloop,
-    pool,
-    session,
-    sessions,
-    text,
-)
+from tests.unit.pool_harness import answer, ask, on_uvloop, pool, session, sessions, text
+from tests.unit.pool_site import Site
+from tests.unit.pool_under_test import Pool, Sizes
 from tests.unit.test_pool_memory import Deaf, large_parts, payload, unacknowledged
 
 HOLD, ECHO, SMALL = 0x9001, 0x9002, 0x9003

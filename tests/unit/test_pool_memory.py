@@ -19,19 +19,9 @@ from mpmsgr.pool.mapping import address_of
 from mpmsgr.session.policy import STATEFUL_SERVER, Policies
 from mpmsgr.wire.v1.parcel import Parcel
 from tests.support import eventually_async
-from tests.unit.pool_harness import (
-    Plugin,
-    Pool,
-    Site,
-    Sizes,
-    answer,
-    ask,
-    on_uvloop,
-    pool,
-    session,
-    sessions,
-    text,
-)
+from tests.unit.pool_harness import answer, ask, on_uvloop, pool, session, sessions, text
+from tests.unit.pool_site import Plugin, Site
+from tests.unit.pool_under_test import Pool, Sizes
 
 DO, SMALL, PUSH = 0x9001, 0x9002, 0x9003
 MIB = 1 << 20

@@ -20,7 +20,6 @@ from mpmsgr.pool import switchboard
 from mpmsgr.session.policy import STATEFUL_SERVER, Policies
 from tests.support import eventually_async
 from tests.unit.pool_harness import (
-    Site,
     answer,
     ask,
     on_uvloop,
@@ -30,6 +29,7 @@ from tests.unit.pool_harness import (
     sessions,
     with_and_without_workers,
 )
+from tests.unit.pool_site import Site
 
 PLAIN, ROOM, BYTES, FREE, HOLD = range(0x9001, 0x9006)
 

@@ -19,8 +19,6 @@ from mpmsgr.session.policy import STATEFUL_SERVER, Policies
 from tests.support import eventually_async
 from tests.unit.messenger_peers import client, connected, place
 from tests.unit.pool_harness import (
-    Pool,
-    Site,
     answer,
     ask,
     on_uvloop,
@@ -31,6 +29,8 @@ from tests.unit.pool_harness import (
     sessions,
     with_and_without_workers,
 )
+from tests.unit.pool_site import Site
+from tests.unit.pool_under_test import Pool
 
 WHO, TELL, FAIL, STREAM, PLAIN, PUSH = range(0x9B01, 0x9B07)
 LIMIT = 10_000

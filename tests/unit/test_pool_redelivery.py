@@ -17,18 +17,9 @@ from mpmsgr.pool.envelope import READY, pack
 from mpmsgr.pool.quarantine import Quarantine
 from mpmsgr.pool.spool import Spool
 from tests.support import eventually_async
-from tests.unit.pool_harness import (
-    INCARNATION,
-    Site,
-    answer,
-    ask,
-    on_uvloop,
-    pool,
-    refused,
-    session,
-    sessions,
-    text,
-)
+from tests.unit.pool_harness import answer, ask, on_uvloop, pool, refused, session, sessions, text
+from tests.unit.pool_site import Site
+from tests.unit.pool_under_test import INCARNATION
 
 WORK, LATER, MORTAL = 0x9001, 0x9002, 0x9003
 

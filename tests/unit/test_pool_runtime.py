@@ -19,19 +19,9 @@ from mpmsgr.dispatch.payload import reply_to, unpack
 from mpmsgr.pool import page
 from mpmsgr.pool.link import Link
 from tests.support import eventually_async
-from tests.unit.pool_harness import (
-    INCARNATION,
-    Pool,
-    Site,
-    Sizes,
-    answer,
-    ask,
-    on_uvloop,
-    pool,
-    session,
-    sessions,
-    text,
-)
+from tests.unit.pool_harness import answer, ask, on_uvloop, pool, session, sessions, text
+from tests.unit.pool_site import Site
+from tests.unit.pool_under_test import INCARNATION, Pool, Sizes
 
 WORK, LATER, KEYED, TIMED, PUSH = range(0x9001, 0x9006)
 

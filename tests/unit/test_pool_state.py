@@ -16,7 +16,6 @@ from mpmsgr.dispatch.state import State, StateError
 from mpmsgr.dispatch.verdicts import Poison, Reject
 from tests.support import eventually_async
 from tests.unit.pool_harness import (
-    Site,
     answer,
     ask,
     on_uvloop,
@@ -28,6 +27,7 @@ from tests.unit.pool_harness import (
     text,
     with_and_without_workers,
 )
+from tests.unit.pool_site import Site
 
 ADD, READ, LATER, KEYED, SPOIL, FREE, PUSH = range(0x9001, 0x9008)
 

@@ -20,16 +20,9 @@ from mpmsgr.wire.name import EntityName, EntityType
 from mpmsgr.wire.v1.parcel import Parcel, encode_parcel
 from tests.support import eventually_async
 from tests.unit.messenger_peers import connected, place
-from tests.unit.pool_harness import (
-    Pool,
-    Site,
-    Sizes,
-    ask,
-    on_uvloop,
-    pool,
-    session,
-    text,
-)
+from tests.unit.pool_harness import ask, on_uvloop, pool, session, text
+from tests.unit.pool_site import Site
+from tests.unit.pool_under_test import Pool, Sizes
 
 HOLD, NOTE, ASK_BACK, BACK, PUSH = 0x9001, 0x9002, 0x9003, 0x9004, 0x9005
 KIB, MIB = 1 << 10, 1 << 20

@@ -18,7 +18,6 @@ from mpmsgr.pool.quarantine import Quarantine
 from mpmsgr.pool.spool import Spool
 from tests.support import eventually_async
 from tests.unit.pool_harness import (
-    Site,
     answer,
     ask,
     on_uvloop,
@@ -30,6 +29,7 @@ from tests.unit.pool_harness import (
     text,
     with_and_without_workers,
 )
+from tests.unit.pool_site import Site
 
 WORK, LATER, KEYED, FREE, PUSH = range(0x9001, 0x9006)
 LARGE = 600_000
