@@ -75,6 +75,24 @@ async def service(
 
 
 @asynccontextmanager
+async def pool_and_session(
+    plugin: Plugin, workers: int = 1, **options: Any
+) -> AsyncIterator[tuple[Pool, MessengerConnection]]:
+    """A pool with *workers*, and an open connection of a client's."""
+    async with pool(plugin, workers, **options) as (made, messenger):
+        yield made, await session(made, messenger)
+
+
+@asynccontextmanager
+async def service_and_session(
+    plugin: Plugin, workers: int, **options: Any
+) -> AsyncIterator[tuple[Messenger, MessengerConnection]]:
+    """A server with *workers*, or without any, and an open connection of a client's."""
+    async with service(plugin, workers, **options) as (server, messenger):
+        yield server, await session(server, messenger)
+
+
+@asynccontextmanager
 async def sessions(
     server: Pool | Messenger, count: int
 ) -> AsyncIterator[tuple[MessengerConnection, ...]]:

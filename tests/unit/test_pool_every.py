@@ -17,6 +17,7 @@ from tests.unit.pool_harness import (
     on_uvloop,
     pool,
     service,
+    service_and_session,
     session,
     text,
     with_and_without_workers,
@@ -161,8 +162,7 @@ async def test_calls_can_send(workers: int) -> None:
 
         return [join, tell]
 
-    async with service(plugin, workers) as (server, messenger):
-        con = await session(server, messenger)
+    async with service_and_session(plugin, workers) as (_, con):
         pushes = con.messages(PUSH)
         con.send_message(Message(JOIN))
         heard = {text(await anext(pushes)) for _ in range(6)}

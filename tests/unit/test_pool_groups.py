@@ -22,7 +22,7 @@ from tests.unit.pool_harness import (
     on_uvloop,
     pool,
     service,
-    session,
+    service_and_session,
     sessions,
     text,
     with_and_without_workers,
@@ -250,8 +250,7 @@ async def test_the_newest_are_kept_where_the_policy_says_so(workers: int) -> Non
 
         return [say, *list(plugin(site))[:1]]
 
-    async with service(burst, workers, policies=policies) as (server, messenger):
-        con = await session(server, messenger)
+    async with service_and_session(burst, workers, policies=policies) as (server, con):
         pushes = con.messages(PUSH)
         await answer(con, JOIN, "a")
         con.send_message(Message(SAY))

@@ -19,7 +19,15 @@ from mpmsgr.pool.mapping import address_of
 from mpmsgr.session.policy import STATEFUL_SERVER, Policies
 from mpmsgr.wire.v1.parcel import Parcel
 from tests.support import eventually_async
-from tests.unit.pool_harness import answer, ask, on_uvloop, pool, session, sessions, text
+from tests.unit.pool_harness import (
+    answer,
+    ask,
+    on_uvloop,
+    pool,
+    pool_and_session,
+    sessions,
+    text,
+)
 from tests.unit.pool_site import Plugin, Site
 from tests.unit.pool_under_test import Pool, Sizes
 
@@ -101,8 +109,7 @@ async def test_a_large_payload_lies_in_the_arena() -> None:
         return [address_of(m.data) % 64, sum(m.data[::1000])]
 
     data = payload(LARGE)
-    async with pool(doing(task)) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(doing(task)) as (p, con):
         for _ in range(3):
             assert await answer(con, DO, "some front", data=data) == [0, sum(data[::1000])]
         assert seen == [("ingress", memoryview, True)] * 3
@@ -116,8 +123,7 @@ async def test_what_cannot_be_in_the_arena_is_not() -> None:
         seen.append(p.workers[0].place_of(m.data))
         return len(m.data)
 
-    async with pool(doing(task), sizes=Sizes(arena=MIB)) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(doing(task), sizes=Sizes(arena=MIB)) as (p, con):
         for size in (60_000, 2 * MIB):
             assert await answer(con, DO, data=payload(size)) == size
         assert seen == [None, None], "too short for it, too long for it"
@@ -129,8 +135,7 @@ async def test_a_front_and_a_middle_of_any_length() -> None:
         assert isinstance(m.front, bytes)
         return m.reply(m.front, m.middle, m.data)
 
-    async with pool(doing(task)) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(doing(task)) as (_, con):
         for front, middle, size in (
             (1, 0, LARGE),
             (300_000, 0, 0),
@@ -154,8 +159,7 @@ async def test_an_echo_is_sent_from_where_it_landed() -> None:
         return echo(con, m)
 
     data = payload(LARGE)
-    async with pool(doing(task)) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(doing(task)) as (p, con):
         await answer(con, SMALL)
         with Deaf(con):
             asked = ask(con, DO, data=data)
@@ -176,8 +180,7 @@ async def test_part_of_an_echo() -> None:
         return m.reply(data=m.data[1000:-1000])
 
     data = payload(LARGE)
-    async with pool(doing(task)) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(doing(task)) as (p, con):
         await answer(con, SMALL)
         with Deaf(con):
             asked = ask(con, DO, data=data)
@@ -191,8 +194,7 @@ async def test_part_of_an_echo() -> None:
 @on_uvloop
 async def test_bytes_are_copied_into_the_worker_s_arena_once() -> None:
     data = payload(LARGE)
-    async with pool(doing(lambda con, m: m.reply(data=data))) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(doing(lambda con, m: m.reply(data=data))) as (p, con):
         await answer(con, SMALL)
         with Deaf(con):
             asked = ask(con, DO)
@@ -216,8 +218,7 @@ async def test_memory_that_was_allocated_is_sent_from_where_it_was_written() -> 
         view[:LARGE] = data
         return m.reply(data=view[:LARGE])
 
-    async with pool(doing(task)) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(doing(task)) as (p, con):
         await answer(con, SMALL)
         with Deaf(con):
             asked = ask(con, DO)
@@ -251,8 +252,7 @@ async def test_what_was_sent_is_not_changed_by_what_is_written_later(how: str) -
             except ValueError:
                 refused.append(name)
 
-    async with pool(doing(task)) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(doing(task)) as (p, con):
         await answer(con, SMALL)
         with Deaf(con):
             asked = ask(con, DO)
@@ -278,8 +278,7 @@ async def test_arrays_as_payloads() -> None:
         raise AssertionError(text(m))
 
     numbers = np.arange(LARGE // 8, dtype=np.float64)
-    async with pool(doing(task)) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(doing(task)) as (_, con):
         for how, factor in (("same", 1), ("new", 2), ("in place", 2)):
             reply = await ask(con, DO, how, data=numbers.tobytes())
             assert (np.frombuffer(reply.data, np.float64) == numbers * factor).all()
@@ -327,8 +326,7 @@ async def test_an_arena_that_is_full_is_no_reason_to_fail() -> None:
             return m.reply(data=view)
         return m.reply(data=data)
 
-    async with pool(doing(task), sizes=sizes) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(doing(task), sizes=sizes) as (p, con):
         await answer(con, SMALL)
         with Deaf(con):
             asked = [ask(con, DO, how) for how in ("allocate", "bytes", "allocate", "bytes")]
@@ -355,8 +353,7 @@ async def test_a_handler_may_keep_a_payload() -> None:
         return len(m.data)
 
     data = payload(LARGE)
-    async with pool(doing(task)) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(doing(task)) as (p, con):
         for n, how in enumerate(("array", "slice", "message"), 1):
             assert await answer(con, DO, how, data=data) == LARGE
             await eventually_async(lambda: p.items == 0)
@@ -378,8 +375,7 @@ async def test_a_payload_in_a_cycle_of_garbage_is_given_back_when_that_is_collec
     def task(con: Connection, m: Message) -> None:
         m.obj = [m]
 
-    async with pool(doing(task)) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(doing(task)) as (p, con):
         gc.disable()
         try:
             con.send_message(Message(DO, data=payload(LARGE)))
@@ -406,8 +402,7 @@ async def test_a_worker_that_never_gives_back_is_recycled(
         kept.append(m.data)
         return len(m.data)
 
-    async with pool(doing(keep), lease_max_age_s=0.05, recycle=recycle) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(doing(keep), lease_max_age_s=0.05, recycle=recycle) as (p, con):
         assert await answer(con, DO, data=payload(LARGE)) == LARGE
         await eventually_async(lambda: told)
         slot, generation, why = told[0]
@@ -433,8 +428,7 @@ async def test_a_message_in_work_is_no_lease(monkeypatch: pytest.MonkeyPatch) ->
     def recycle(*args: Any) -> None:
         told.append(args)
 
-    async with pool(doing(wait), lease_max_age_s=0.02, recycle=recycle) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(doing(wait), lease_max_age_s=0.02, recycle=recycle) as (p, con):
         asked = ask(con, DO, data=payload(LARGE))
         await eventually_async(lambda: p.slots == 1)
         await asyncio.sleep(0.08)
@@ -533,8 +527,7 @@ async def test_a_worker_that_dies_at_any_step_leaves_nothing(step: str) -> None:
 
         return [do, small]
 
-    async with pool(plugin) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(plugin) as (p, con):
         pushes = con.messages(PUSH)
         await answer(con, SMALL)
         if step == "before it reads":
@@ -563,8 +556,7 @@ async def test_a_peer_that_goes_away_in_the_midst_of_a_payload() -> None:
         await gate.wait()
         return len(m.data)
 
-    async with pool(doing(task)) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(doing(task)) as (p, con):
         asked = [ask(con, DO, n, data=payload(LARGE, n)) for n in range(6)]
         await eventually_async(lambda: p.slots)
         for _ in range(3):
