@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mpmsgr.session.inject import Injection
-from mpmsgr.wire.address import split_address
+from mpmsgr.wire.address import is_ip, split_address, split_bind
 from mpmsgr.wire.name import TYPE_LABELS, EntityName
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -24,13 +24,11 @@ U32_MAX, U64_MAX = (1 << 32) - 1, (1 << 64) - 1
 _UNITS = {"": 1, "b": 1, "kib": KIB, "mib": MIB, "gib": 1 << 30}
 _SIZE = re.compile(r"(\d+)\s*([a-z]*)", re.IGNORECASE)
 _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*(:[^\W\d]\w*(\.[^\W\d]\w*)*)?")
-_HOST_NAME = re.compile(r"(?=.*[A-Za-z])\w([\w.-]*\w)?", re.ASCII)
 _SWITCH = {
     **dict.fromkeys(("true", "yes", "on", "1"), True),
     **dict.fromkeys(("false", "no", "off", "0"), False),
 }
 _CPUS = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
-_PORTS = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
 
 
 @dataclass(frozen=True)
@@ -183,7 +181,7 @@ class Address(Kind):
             host, port, nonce = split_address(raw if isinstance(raw, str) else "")
         except ValueError:
             host, port, nonce = "", 0, None
-        if port and nonce is None and (_is_ip(host, 4) or _is_ip(host, 6)):
+        if port and nonce is None and (is_ip(host, 4) or is_ip(host, 6)):
             return str(raw)
         raise ValueError(self.must)
 
@@ -357,35 +355,6 @@ def cpu_numbers(text: str) -> list[int]:
 def one_of(words: Sequence[str]) -> str:
     """``a``, ``a or b``, ``one of a, b, c``."""
     return " or ".join(words) if len(words) < 3 else f"one of {', '.join(words)}"
-
-
-def split_bind(text: str) -> tuple[str, int, int] | None:
-    """``HOST:PORT`` or ``HOST:A-B`` (IPv6 in brackets) as host, lowest and highest port.
-
-    None if it is neither.
-    """
-    host, colon, ports = text.rpartition(":")
-    match = _PORTS.fullmatch(ports)
-    if not colon or not match or not (host := _bind_host(host)):
-        return None
-    low = int(match[1])
-    high = int(match[2]) if match[2] else low
-    ordered = low == high if low == 0 else low <= high
-    return (host, low, high) if ordered and high < 65536 else None
-
-
-def _bind_host(text: str) -> str:
-    """The host without brackets, "" if it cannot be one."""
-    if text.startswith("[") and text.endswith("]"):
-        return text[1:-1] if _is_ip(text[1:-1], 6) else ""
-    return text if _is_ip(text, 4) or _HOST_NAME.fullmatch(text) else ""
-
-
-def _is_ip(text: str, version: int) -> bool:
-    try:
-        return ipaddress.ip_address(text).version == version
-    except ValueError:
-        return False
 
 
 def is_loopback(bind: str) -> bool:

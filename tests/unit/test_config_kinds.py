@@ -128,32 +128,6 @@ def test_refuses(kind: kinds.Kind, raw: Any, words: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "split"),
-    [
-        ("127.0.0.1:6800", ("127.0.0.1", 6800, 6800)),
-        ("127.0.0.1:6800-7300", ("127.0.0.1", 6800, 7300)),
-        ("[::1]:0", ("::1", 0, 0)),
-        ("[fe80::1%eth0]:1", ("fe80::1%eth0", 1, 1)),
-        ("localhost:65535", ("localhost", 65535, 65535)),
-        ("::1:0", None),
-        ("[127.0.0.1]:1", None),
-        ("gate-1.example.org:1", ("gate-1.example.org", 1, 1)),
-        ("-gate:1", None),
-        ("a b:1", None),
-        ("127.0.0.1:", None),
-        (":6800", None),
-        ("127.0.0.1:65536", None),
-        ("127.0.0.1:7300-6800", None),
-        ("127.0.0.1:0-5", None),
-        ("127.0.0.1:-5", None),
-        ("127.0.0.256:1", None),
-    ],
-)
-def test_split_bind(text: str, split: tuple[str, int, int] | None) -> None:
-    assert kinds.split_bind(text) == split
-
-
-@pytest.mark.parametrize(
     ("bind", "loopback"),
     [
         ("127.3.4.5:1", True),
