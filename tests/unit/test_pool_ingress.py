@@ -33,13 +33,11 @@ from tests.unit.pool_harness import (
     sessions,
     text,
 )
+from tests.unit.pool_payloads import LARGE, MIB, Deaf, large_parts, payload, unacknowledged
 from tests.unit.pool_site import Site
 from tests.unit.pool_under_test import Pool, Sizes
-from tests.unit.test_pool_memory import Deaf, large_parts, payload, unacknowledged
 
 HOLD, ECHO, SMALL = 0x9001, 0x9002, 0x9003
-MIB = 1 << 20
-LARGE = 600_000
 
 
 class Gate:

@@ -14,10 +14,8 @@ import pytest
 from mpmsgr import Connection, Message
 from mpmsgr.dispatch.handlers import handles
 from mpmsgr.dispatch.payload import unpack
-from mpmsgr.messenger.connection import MessengerConnection
 from mpmsgr.pool.mapping import address_of
 from mpmsgr.session.policy import STATEFUL_SERVER, Policies
-from mpmsgr.wire.v1.parcel import Parcel
 from tests.support import eventually_async
 from tests.unit.pool_harness import (
     answer,
@@ -28,13 +26,11 @@ from tests.unit.pool_harness import (
     sessions,
     text,
 )
+from tests.unit.pool_payloads import LARGE, MIB, Deaf, large_parts, payload, unacknowledged
 from tests.unit.pool_site import Plugin, Site
-from tests.unit.pool_under_test import Pool, Sizes
+from tests.unit.pool_under_test import Sizes
 
 DO, SMALL, PUSH = 0x9001, 0x9002, 0x9003
-MIB = 1 << 20
-#: More than one read of a socket brings, so that it lands where it belongs.
-LARGE = 600_000
 Task = Callable[[Connection, Message], Any]
 
 
@@ -55,11 +51,6 @@ def doing(task: Task) -> Plugin:
     return plugin
 
 
-def payload(size: int, seed: int = 0) -> bytes:
-    """Bytes of which no part repeats."""
-    return Random(seed).randbytes(size)
-
-
 def echo(con: Connection, m: Message) -> Message:
     return m.reply(m.front, data=m.data)
 
@@ -67,33 +58,6 @@ def echo(con: Connection, m: Message) -> Message:
 def reversed_(con: Connection, m: Message) -> Message:
     """A reply of bytes that are the handler's own."""
     return m.reply(m.front, data=bytes(m.data)[::-1])
-
-
-class Deaf:
-    """Makes a client read nothing, so that what it was sent stays unacknowledged."""
-
-    def __init__(self, *cons: MessengerConnection) -> None:
-        self.cons = cons
-
-    def __enter__(self) -> None:
-        for con in self.cons:
-            handle: Any = con.session.pipe.handle  # type: ignore[union-attr]
-            handle.pause_reading()
-
-    def __exit__(self, *exc: object) -> None:
-        for con in self.cons:
-            handle: Any = con.session.pipe.handle  # type: ignore[union-attr]
-            handle.resume_reading()
-
-
-def unacknowledged(p: Pool, con: MessengerConnection | None = None) -> list[Parcel]:
-    """What was sent or is to be sent to the client of *con*."""
-    box = p.lane(con).session.outbox
-    return [*box.sent, *(parcel for queue in box._queues.values() for parcel in queue)]
-
-
-def large_parts(parcels: list[Parcel]) -> list[Any]:
-    return [part for parcel in parcels for part in parcel.body if len(part) > 60_000]
 
 
 # in

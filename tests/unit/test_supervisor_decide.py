@@ -30,22 +30,8 @@ from mpmsgr.supervisor.actions import (
 from mpmsgr.supervisor.decide import decide
 from mpmsgr.supervisor.exits import ExitCode
 from mpmsgr.supervisor.facts import Facts, Running
-from mpmsgr.supervisor.limits import Limits
 from mpmsgr.supervisor.serving import backoff_s
-
-LIMITS = Limits()
-
-
-def serving(workers: int = 2) -> Facts:
-    """All ready since 0 and announced."""
-    facts = Facts.of(workers, LIMITS)
-    facts.started(None, 0.0)
-    facts.ready(None)
-    for slot in range(workers):
-        facts.started(slot, 0.0)
-        facts.ready(slot, 1)
-    facts.announced = True
-    return facts
+from tests.unit.supervisor_facts import LIMITS, serving
 
 
 def stopping(at: float = 100.0) -> Facts:
