@@ -69,10 +69,6 @@ class EntityAddr(NamedTuple):
         """True for 0.0.0.0, ::, or no family: the ip is unknown (spec §4.2)."""
         return self.family not in _ELEN or not any(self.ip)
 
-    def without_nonce(self) -> EntityAddr:
-        """The same place, nonce 0."""
-        return self._replace(nonce=0)
-
     def with_ip_of(self, other: EntityAddr) -> EntityAddr:
         """Family and ip of *other*; own port and nonce."""
         return other._replace(port=self.port, nonce=self.nonce)
