@@ -22,8 +22,8 @@ from mpmsgr.messenger.binding import Binding
 from mpmsgr.messenger.connection import LocalConnection, MessengerConnection
 from mpmsgr.messenger.driver import Driver
 from mpmsgr.messenger.fast import FastCounts, FastSink
-from mpmsgr.messenger.faults import FaultyDriver
 from mpmsgr.messenger.in_work import InWork
+from mpmsgr.messenger.inject import FaultyDriver
 from mpmsgr.messenger.local import LocalSink
 from mpmsgr.messenger.local_group import LocalGroup, LocalService
 from mpmsgr.messenger.loopback import LoopbackConnection
