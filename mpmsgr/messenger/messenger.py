@@ -7,7 +7,6 @@ import secrets
 import socket
 from collections.abc import Callable, Collection, Iterator
 from random import Random
-from types import TracebackType
 from typing import Any, Self
 
 from mpmsgr.dispatch.authorities import Authorities
@@ -116,12 +115,7 @@ class Messenger:
         self.start()
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *exc: object) -> None:
         await self.shutdown()
 
     def start(self) -> None:
