@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import psutil
 
 
@@ -15,3 +17,15 @@ def marked(name: str, value: str, *, but: int) -> list[psutil.Process]:
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
     return found
+
+
+def with_argument(word: str, processes: Iterable[psutil.Process]) -> list[int]:
+    """Pids of those of *processes* that have *word* among their arguments, in order."""
+    found = []
+    for process in processes:
+        try:
+            if word in process.cmdline():
+                found.append(process.pid)
+        except psutil.Error:  # it ended meanwhile
+            continue
+    return sorted(found)

@@ -18,7 +18,7 @@ from typing import Any
 
 import psutil
 
-from tests.processes.marked import marked
+from tests.processes.marked import marked, with_argument
 from tests.support import eventually
 
 MARK = "MPMSGR_TEST_POOL"
@@ -156,14 +156,7 @@ class Serve:
 
     def pids(self, module: str) -> list[int]:
         """Processes that run *module*: `IO` or `WORKER`."""
-        found = []
-        for child in self.children():
-            try:
-                if module in child.cmdline():
-                    found.append(child.pid)
-            except psutil.Error:
-                continue
-        return sorted(found)
+        return with_argument(module, self.children())
 
     def written(self, name: str) -> list[str]:
         """Lines a module has appended to a file in the server's directory."""

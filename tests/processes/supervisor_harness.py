@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 import psutil
 
-from tests.processes.marked import marked
+from tests.processes.marked import marked, with_argument
 from tests.support import eventually
 
 HERE = Path(__file__).parent
@@ -122,6 +122,10 @@ class Running:
     def children(self) -> list[psutil.Process]:
         """Processes of this supervisor, whoever their parent is now; zombies are none."""
         return marked(MARK, str(self.directory), but=self.process.pid)
+
+    def pids(self, word: str) -> list[int]:
+        """Those of its processes with *word* among their arguments."""
+        return with_argument(word, self.children())
 
     def child(self, role: str, slot: int | None = None, number: int = 1) -> int:
         """The pid of one child that was told to start."""
