@@ -461,6 +461,18 @@ def test_nobody_is_watched_when_all_is_delivered_or_nothing_waited_for() -> None
         assert not [a for a in decide(facts, 100.5) if isinstance(a, Look | DumpLate | Kill)]
 
 
+def test_who_has_hung_up_is_not_looked_at_until_patience_ends() -> None:
+    """Nothing would come of it: while it stops, only that ends it."""
+    late = run(soft_at=99.0, hard_at=99.5)
+    facts = watched(late)
+    facts.workers[0].dumped = late.number
+    facts.channel_closed(0, 99.0)
+    facts.asked_to_stop(100.0)
+    facts.io.stop_sent = facts.listeners_closed = True
+    facts.looked({0: late}, 100.0)
+    assert decide(facts, 100.1) == [WakeAt(130.0)]
+
+
 def test_the_io_process_stops_accepting_and_then_nobody_does() -> None:
     facts = serving()
     facts.asked_to_stop(100.0)
