@@ -5,7 +5,6 @@ from __future__ import annotations
 import socket
 import ssl
 import struct
-from types import TracebackType
 from typing import Any
 
 from mpmsgr.wire.address import ADDR_SIZE, EntityAddr, split_address
@@ -41,12 +40,7 @@ class RawPeer:
     def __enter__(self) -> RawPeer:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        err: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self.sock.close()
 
     def send(self, data: bytes) -> None:

@@ -19,11 +19,11 @@ from urllib.parse import parse_qs, urlsplit
 
 from mpmsgr.admin.client import AdminClient
 from mpmsgr.admin.health import Check, progress, report
-from mpmsgr.config.kinds import split_bind
 from mpmsgr.errors import AdminError, ConfigError
 
 if TYPE_CHECKING:
     from mpmsgr.admin.metrics import Snapshot
+from mpmsgr.wire.address import split_bind
 
 log = logging.getLogger("mpmsgr.http")
 

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from mpmsgr.cli.server import connect, of_server, show
+from mpmsgr.cli.verbs import Verbs
 from mpmsgr.config.settings import BY_NAME, no_such
 from mpmsgr.errors import ConfigError
 
@@ -14,7 +15,7 @@ _COLUMNS = {"name": "NAME", "value": "VALUE", "origin": "FROM", "change": "CHANG
 _DIFFERENCES = {"name": "NAME", "value": "VALUE", "default": "DEFAULT", "origin": "FROM"}
 
 
-@click.group("config", no_args_is_help=False, subcommand_metavar="show|get|set|diff")
+@click.group("config", cls=Verbs, no_args_is_help=False, subcommand_metavar="show|get|set|diff")
 def command() -> None:
     """Show and change the settings of a running server."""
 

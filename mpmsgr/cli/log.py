@@ -7,11 +7,12 @@ from typing import Any
 import click
 
 from mpmsgr.cli.server import connect, of_server, show
+from mpmsgr.cli.verbs import Verbs
 
 _LEVELS = ("debug", "info", "warning", "error")
 
 
-@click.group("log", no_args_is_help=False, subcommand_metavar="level|reopen")
+@click.group("log", cls=Verbs, no_args_is_help=False, subcommand_metavar="level|reopen")
 def command() -> None:
     """Change what a running server logs."""
 

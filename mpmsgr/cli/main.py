@@ -12,6 +12,7 @@ from typing import NoReturn
 import click
 
 from mpmsgr.cli.exit_codes import ExitCode, exit_code_of
+from mpmsgr.cli.verbs import Verbs
 from mpmsgr.errors import MessengerError, PluginError
 
 VERBS = {
@@ -45,7 +46,7 @@ VERBS = {
 }
 
 
-class LazyGroup(click.Group):
+class LazyVerbs(Verbs):
     """Loads ``mpmsgr.cli.VERB`` when VERB is asked for, so that each pays for itself only."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -59,17 +60,6 @@ class LazyGroup(click.Group):
         command: click.Command = importlib.import_module(f"mpmsgr.cli.{name}").command
         return command
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The verb *args* starts with. Raises UsageError naming the nearest one."""
-        if args[0].startswith("-") or args[0] in VERBS:
-            return super().resolve_command(ctx, args)
-        near = difflib.get_close_matches(args[0], VERBS, n=1, cutoff=0.0)[0]
-        raise click.UsageError(
-            f"{args[0]!r} is no verb, the nearest is {near}; verbs: {', '.join(VERBS)}", ctx
-        )
-
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the verbs without loading them."""
         with formatter.section("Verbs"):
@@ -77,7 +67,7 @@ class LazyGroup(click.Group):
 
 
 @click.group(
-    cls=LazyGroup,
+    cls=LazyVerbs,
     subcommand_metavar="VERB [ARGS]...",
     no_args_is_help=False,
     invoke_without_command=True,

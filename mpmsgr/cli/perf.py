@@ -7,9 +7,10 @@ from typing import Any
 import click
 
 from mpmsgr.cli.server import connect, of_server, show
+from mpmsgr.cli.verbs import Verbs
 
 
-@click.group("perf", no_args_is_help=False, subcommand_metavar="dump")
+@click.group("perf", cls=Verbs, no_args_is_help=False, subcommand_metavar="dump")
 def command() -> None:
     """Print the counters of a running server."""
 

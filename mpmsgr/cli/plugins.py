@@ -11,6 +11,7 @@ from mpmsgr.cli import params
 from mpmsgr.cli.exit_codes import ExitCode
 from mpmsgr.cli.serve import file_of
 from mpmsgr.cli.server import show
+from mpmsgr.cli.verbs import Verbs
 from mpmsgr.config import load_settings
 from mpmsgr.errors import ConfigError
 
@@ -22,7 +23,7 @@ _COLUMNS = {
 }
 
 
-@click.group("plugins", no_args_is_help=False, subcommand_metavar="list|check")
+@click.group("plugins", cls=Verbs, no_args_is_help=False, subcommand_metavar="list|check")
 def command() -> None:
     """List the installed plugins, or check some."""
 

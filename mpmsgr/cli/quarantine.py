@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
-import difflib
 import json
 import os
 import signal
-import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
 import click
 
-from mpmsgr.cli import params, send
+from mpmsgr.admin.text import table
+from mpmsgr.cli import params
+from mpmsgr.cli.content import part_as_dict, value_as_json, value_text, visible
+from mpmsgr.cli.exchange import exchange, show_reply
+from mpmsgr.cli.verbs import Verbs
 from mpmsgr.config import kinds, load_settings
 from mpmsgr.dispatch.payload import VALUE, PayloadError, unpack
 from mpmsgr.errors import ConfigError
@@ -25,31 +26,6 @@ from mpmsgr.wire.message import Message
 
 _PARTS = ("front", "middle", "data")
 _HEXDUMP_BYTES = 1024  # of a part, unless all of it is asked for
-_COLUMNS = ("ID", "WHEN", "PEER", "TYPE", "TID", "ATTEMPTS", "CAUSE")
-
-
-class Verbs(click.Group):
-    """A group whose help and errors speak of verbs."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """The verbs, in the order one uses them."""
-        return list(self.commands)
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The verb *args* starts with. Raises UsageError naming the nearest one."""
-        if args[0].startswith("-") or args[0] in self.commands:
-            return super().resolve_command(ctx, args)
-        near = difflib.get_close_matches(args[0], self.commands, n=1, cutoff=0.0)[0]
-        raise click.UsageError(
-            f"{args[0]!r} is no verb, the nearest is {near}; verbs: {', '.join(self.commands)}", ctx
-        )
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the verbs with their first sentence."""
-        with formatter.section("Verbs"):
-            formatter.write_dl([(n, c.get_short_help_str(80)) for n, c in self.commands.items()])
 
 
 @click.group(
@@ -93,11 +69,11 @@ def list_(directory: str | None, as_json: bool) -> None:
         click.echo(json.dumps(_listing_as_dict(spool, listing)))
         return
     if listing.items:
-        click.echo("\n".join(_table(_COLUMNS, map(_row, listing.items))))
+        click.echo(table([_row(item) for item in listing.items]))
     else:
         click.echo(f"{spool.directory}: no message in quarantine")
     for unreadable in listing.unreadable:
-        click.echo(f"mpmsgr quarantine: {_visible(str(unreadable))}", err=True)
+        click.echo(f"mpmsgr quarantine: {visible(str(unreadable))}", err=True)
 
 
 @command.command("show")
@@ -144,13 +120,11 @@ def replay(
     item = _get(spool, id_)
     if item.truncated:
         raise ConfigError("ID", item.id, f"its {item.size} bytes were too many to be kept")
-    started = time.monotonic()
-    reply = asyncio.run(send._exchange(address, _again(item), timeout_s))
-    took_s = time.monotonic() - started
+    answer = exchange(address, _again(item), timeout_s)
     if not keep:
         with suppress(UnknownItem):  # discarded meanwhile
             spool.discard(item.id)
-    click.echo(json.dumps(send._as_dict(reply, took_s)) if as_json else send._text(reply))
+    show_reply(*answer, as_json)
 
 
 @command.command("discard")
@@ -232,9 +206,9 @@ def _item_as_dict(item: Quarantined) -> dict[str, Any]:
         return shown
     m = item.message()
     for name in _PARTS:
-        shown |= send._part(name, getattr(m, name))
+        shown |= part_as_dict(name, getattr(m, name))
     if (value := _value_in_front(m)) is not None:
-        shown["value"] = send._plain(value)
+        shown["value"] = value_as_json(value)
     return shown
 
 
@@ -251,25 +225,17 @@ def _value_in_front(m: Message) -> Any:
     return value if m.version == VALUE or isinstance(value, dict | list) else None
 
 
-def _row(item: Quarantined) -> tuple[str, ...]:
+def _row(item: Quarantined) -> dict[str, str]:
     cause = f"{item.cause} (content not kept)" if item.truncated else item.cause
-    return (
-        item.id,
-        f"{datetime.fromtimestamp(item.at, UTC):%Y-%m-%d %H:%M:%SZ}",
-        f"{item.entity} {_visible(item.peer)}",
-        f"{item.type:#x}",
-        str(item.tid),
-        str(item.attempts),
-        _visible(cause),
-    )
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
-    lines = [head, *rows]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for line in lines:
-        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        yield "  ".join(cells).rstrip()
+    return {
+        "ID": item.id,
+        "WHEN": f"{datetime.fromtimestamp(item.at, UTC):%Y-%m-%d %H:%M:%SZ}",
+        "PEER": f"{item.entity} {visible(item.peer)}",
+        "TYPE": f"{item.type:#x}",
+        "TID": str(item.tid),
+        "ATTEMPTS": str(item.attempts),
+        "CAUSE": visible(cause),
+    }
 
 
 def _item_text(item: Quarantined, limit: int | None) -> Iterator[str]:
@@ -285,9 +251,9 @@ def _item_text(item: Quarantined, limit: int | None) -> Iterator[str]:
     }
     if item.signal:
         about["signal"] = _signal_text(item.signal)
-    yield from (f"{name:<9} {_visible(text)}" for name, text in about.items())
+    yield from (f"{name:<9} {visible(text)}" for name, text in about.items())
     if item.traceback:
-        yield from ("", *map(_visible, item.traceback.rstrip().splitlines()))
+        yield from ("", *map(visible, item.traceback.rstrip().splitlines()))
     if item.truncated:
         yield from ("", "Its content was too large to be kept.")
         return
@@ -308,7 +274,7 @@ def _part_text(m: Message, name: str, content: bytes, limit: int | None) -> Iter
     value = _value_in_front(m) if name == "front" else None
     if value is not None:
         yield f"{name}, {len(content)} bytes of msgpack:"
-        yield _visible(send._value_text(value))
+        yield visible(value_text(value))
         return
     yield f"{name}, {len(content)} bytes:"
     yield from _hexdump(content[:limit])
@@ -321,8 +287,3 @@ def _hexdump(content: bytes) -> Iterator[str]:
         row = content[at : at + 16]
         text = "".join(chr(byte) if 0x20 <= byte < 0x7F else "." for byte in row)
         yield f"{at:08x}  {row.hex(' '):<47}  |{text}|"
-
-
-def _visible(text: str) -> str:
-    """*text* with control characters escaped: a peer may have chosen it, and a terminal obeys."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import dataclasses
 import importlib
-import json
 import sys
-import time
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from mpmsgr.cli import params
+from mpmsgr.cli.exchange import exchange, show_reply
 from mpmsgr.cli.fields import build, split_fields
 from mpmsgr.config import kinds
 from mpmsgr.errors import ConfigError, PluginError
@@ -54,10 +51,7 @@ def command(
     number takes front=TEXT and middle=TEXT.
     """
     request = _request(type_, fields, _bulk(data, file), app_dir)
-    started = time.monotonic()
-    reply = asyncio.run(_exchange(address, request, timeout_s))
-    shown = _as_dict(reply, time.monotonic() - started)
-    click.echo(json.dumps(shown) if as_json else _text(reply))
+    show_reply(*exchange(address, request, timeout_s), as_json)
 
 
 def _bulk(data: str | None, file: str | None) -> bytes:
@@ -125,82 +119,3 @@ def _traceback_of_module(exc: Exception) -> str:
 
 def _is_ours(frames: TracebackType) -> bool:
     return frames.tb_frame.f_code.co_filename == __file__
-
-
-async def _exchange(address: str, request: Message, timeout_s: float) -> Message:
-    """Connect, ask, answer: *timeout_s* for all of it."""
-    import mpmsgr
-    from mpmsgr.dispatch.payload import decode
-
-    started = time.monotonic()
-    async with mpmsgr.connect(address, timeout=timeout_s) as con:
-        left_s = max(timeout_s - (time.monotonic() - started), 0.001)
-        reply: Message = await con.request(request, timeout=left_s)
-    decode(reply)
-    return reply
-
-
-def _as_dict(reply: Message, took_s: float) -> dict[str, Any]:
-    parts: dict[str, Any] = {"type": reply.type, "tid": reply.tid, "took_s": round(took_s, 6)}
-    if _has_value(reply):
-        parts["value"] = _plain(reply.obj)
-        return parts | _part("data", reply.data)
-    return (
-        parts
-        | _part("front", reply.front)
-        | _part("middle", reply.middle)
-        | _part("data", reply.data)
-    )
-
-
-def _has_value(reply: Message) -> bool:
-    from mpmsgr.dispatch.payload import VALUE
-
-    return reply.obj is not None or reply.version == VALUE
-
-
-def _part(name: str, content: Any) -> dict[str, str]:
-    """One part: text where it is text, else hexadecimal under ``NAME_hex``."""
-    text = _as_text(bytes(content))
-    return {name: text} if text is not None else {f"{name}_hex": bytes(content).hex()}
-
-
-def _as_text(content: bytes) -> str | None:
-    try:
-        text = content.decode()
-    except UnicodeDecodeError:
-        return None
-    return text if all(c.isprintable() or c in "\n\t\r" for c in text) else None
-
-
-def _plain(value: Any) -> Any:
-    """*value* as JSON has it: dataclasses as objects, bytes as text or hexadecimal."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        value = dataclasses.asdict(value)
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, (bytes, memoryview)):
-        text = _as_text(bytes(value))
-        return bytes(value).hex() if text is None else text
-    return value
-
-
-def _text(reply: Message) -> str:
-    """The reply for people: the value, or each part that is not empty on a line of its own."""
-    if _has_value(reply):
-        lines = [_value_text(reply.obj)]
-        parts = _part("data", reply.data)
-    else:
-        lines = [f"type {reply.type:#x}"]
-        parts = _part("front", reply.front) | _part("middle", reply.middle)
-        parts |= _part("data", reply.data)
-    return "\n".join([*lines, *(f"{name}: {text}" for name, text in parts.items() if text)])
-
-
-def _value_text(value: Any) -> str:
-    if dataclasses.is_dataclass(value):
-        return repr(value)
-    plain = _plain(value)
-    return plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False, default=str)

@@ -10,15 +10,13 @@ from __future__ import annotations
 import ipaddress
 import math
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mpmsgr.errors import ConfigError
 from mpmsgr.session.inject import Injection
-from mpmsgr.session.policy import PRESETS, Policy
-from mpmsgr.wire.address import split_address
+from mpmsgr.wire.address import is_ip, split_address, split_bind
 from mpmsgr.wire.name import TYPE_LABELS, EntityName
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -26,13 +24,11 @@ U32_MAX, U64_MAX = (1 << 32) - 1, (1 << 64) - 1
 _UNITS = {"": 1, "b": 1, "kib": KIB, "mib": MIB, "gib": 1 << 30}
 _SIZE = re.compile(r"(\d+)\s*([a-z]*)", re.IGNORECASE)
 _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*(:[^\W\d]\w*(\.[^\W\d]\w*)*)?")
-_HOST_NAME = re.compile(r"(?=.*[A-Za-z])\w([\w.-]*\w)?", re.ASCII)
 _SWITCH = {
     **dict.fromkeys(("true", "yes", "on", "1"), True),
     **dict.fromkeys(("false", "no", "off", "0"), False),
 }
 _CPUS = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
-_PORTS = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
 
 
 @dataclass(frozen=True)
@@ -158,20 +154,6 @@ class Seconds(Kind):
 
 
 @dataclass(frozen=True)
-class YesNo(Kind):
-    """true or false."""
-
-    note: str = "true or false"
-
-    def read(self, raw: Any) -> bool:
-        """The truth value."""
-        value = {"true": True, "false": False}.get(raw.lower()) if isinstance(raw, str) else raw
-        if isinstance(value, bool):
-            return value
-        raise ValueError(self.must)
-
-
-@dataclass(frozen=True)
 class Name(Kind):
     """An entity name."""
 
@@ -199,7 +181,7 @@ class Address(Kind):
             host, port, nonce = split_address(raw if isinstance(raw, str) else "")
         except ValueError:
             host, port, nonce = "", 0, None
-        if port and nonce is None and (_is_ip(host, 4) or _is_ip(host, 6)):
+        if port and nonce is None and (is_ip(host, 4) or is_ip(host, 6)):
             return str(raw)
         raise ValueError(self.must)
 
@@ -339,74 +321,6 @@ class Tables(Kind):
 
 
 @dataclass(frozen=True)
-class PolicyTables(Tables):
-    """Policies by peer type: ``[policy.client]`` with ``preset`` and fields of `Policy`."""
-
-    def read(self, raw: Any) -> dict[str, dict[str, Any]]:
-        """The tables, each with a known peer type, a known preset and sound values."""
-        tables = super().read(raw)
-        for peer, table in tables.items():
-            if peer not in (*TYPE_LABELS, "default"):
-                raise ValueError(f"{peer!r} must be {one_of((*TYPE_LABELS, 'default'))}")
-            try:
-                policy_of(table, Policy())
-            except (ConfigError, TypeError) as exc:
-                raise ValueError(f"[policy.{peer}]: {exc}") from None
-        return tables
-
-
-#: Fields of `Policy` that a table may set beside its preset.
-POLICY_FIELDS = (
-    "keepalive_period_s",
-    "keepalive_timeout_s",
-    "idle_timeout_s",
-    "standby_timeout_s",
-    "on_remote_reset",
-    "dedupe_window",
-    "outbox_bytes",
-    "outbox_full",
-    "ack",
-    "throttle_messages",
-    "throttle_bytes",
-    "urgent",
-)
-#: Those that are no durations.
-_POLICY_KINDS: Mapping[str, Kind] = {
-    "dedupe_window": Whole(),
-    "outbox_bytes": Size(),
-    "throttle_messages": Whole(),
-    "throttle_bytes": Size(),
-    "urgent": YesNo(),
-}
-_PRESET_FIELDS = ("lossy", "server", "standby", "resetcheck", "register_lossy_clients")
-
-
-def policy_of(table: Mapping[str, Any], base: Policy) -> Policy:
-    """*base* with what *table* says. Raises ConfigError naming the key and what is allowed."""
-    changes: dict[str, Any] = {}
-    for key, value in table.items():
-        if key == "preset":
-            if value not in PRESETS:
-                raise ConfigError(key, value, f"must be {one_of(tuple(PRESETS))}")
-            changes |= {name: getattr(PRESETS[value], name) for name in _PRESET_FIELDS}
-        elif key not in POLICY_FIELDS:
-            raise ConfigError(key, value, f"must be {one_of(('preset', *POLICY_FIELDS))}")
-        else:
-            changes[key] = _policy_value(key, value, getattr(base, key))
-    return replace(base, **changes)
-
-
-def _policy_value(key: str, value: Any, default: Any) -> Any:
-    """*value* of the field that has *default*; words are checked by `Policy`."""
-    if isinstance(default, str):
-        return value
-    try:
-        return _POLICY_KINDS.get(key, Seconds()).read(value)
-    except ValueError as exc:
-        raise ConfigError(key, value, str(exc)) from None
-
-
-@dataclass(frozen=True)
 class Faults(Kind):
     """The table ``[inject]``: fields of `Injection`."""
 
@@ -441,35 +355,6 @@ def cpu_numbers(text: str) -> list[int]:
 def one_of(words: Sequence[str]) -> str:
     """``a``, ``a or b``, ``one of a, b, c``."""
     return " or ".join(words) if len(words) < 3 else f"one of {', '.join(words)}"
-
-
-def split_bind(text: str) -> tuple[str, int, int] | None:
-    """``HOST:PORT`` or ``HOST:A-B`` (IPv6 in brackets) as host, lowest and highest port.
-
-    None if it is neither.
-    """
-    host, colon, ports = text.rpartition(":")
-    match = _PORTS.fullmatch(ports)
-    if not colon or not match or not (host := _bind_host(host)):
-        return None
-    low = int(match[1])
-    high = int(match[2]) if match[2] else low
-    ordered = low == high if low == 0 else low <= high
-    return (host, low, high) if ordered and high < 65536 else None
-
-
-def _bind_host(text: str) -> str:
-    """The host without brackets, "" if it cannot be one."""
-    if text.startswith("[") and text.endswith("]"):
-        return text[1:-1] if _is_ip(text[1:-1], 6) else ""
-    return text if _is_ip(text, 4) or _HOST_NAME.fullmatch(text) else ""
-
-
-def _is_ip(text: str, version: int) -> bool:
-    try:
-        return ipaddress.ip_address(text).version == version
-    except ValueError:
-        return False
 
 
 def is_loopback(bind: str) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 
 from mpmsgr.config import kinds
 from mpmsgr.config.kinds import KIB, MIB, U32_MAX
+from mpmsgr.config.policies import POLICY_FIELDS, PolicyTables
 from mpmsgr.errors import ConfigError
 from mpmsgr.logs import FORMATS
 from mpmsgr.session.inject import Injection
@@ -214,11 +215,11 @@ class Settings:
     )
     policy: dict[str, dict[str, Any]] = _option(
         {},
-        kinds.PolicyTables(
+        PolicyTables(
             note="tables such as [policy.client] with preset = "
             + kinds.one_of(tuple(PRESETS))
             + ", and of "
-            + ", ".join(kinds.POLICY_FIELDS)
+            + ", ".join(POLICY_FIELDS)
         ),
         "Per peer type (or default), its session policy: see mpmsgr.session.policy.Policy.",
         by_name="stateful_server for svc, Ceph's for Ceph's names",

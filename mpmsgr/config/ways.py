@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mpmsgr.config.kinds import policy_of
+from mpmsgr.config.policies import policy_of
 from mpmsgr.config.settings import Settings
 from mpmsgr.session.endpoint import Timing
 from mpmsgr.session.policy import Policies, default_policies

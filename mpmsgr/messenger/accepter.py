@@ -12,7 +12,7 @@ import socket
 from collections.abc import Callable, Collection
 
 from mpmsgr.errors import ConfigError
-from mpmsgr.wire.address import EntityAddr, split_address
+from mpmsgr.wire.address import EntityAddr, split_bind
 
 log = logging.getLogger("mpmsgr.accepter")
 
@@ -31,22 +31,12 @@ def parse_bind(text: str) -> tuple[str, range]:
 
     Port 0, or none, is Ceph's range. Raises ConfigError.
     """
-    host, _, ports = text.rpartition(":")
-    first, dash, last = ports.partition("-")
-    try:
-        if dash:
-            low, high = int(first), int(last)
-            if not 0 < low <= high < 65536:
-                raise ValueError
-            host = split_address(f"{host}:0")[0]
-            return host, range(low, high + 1)
-        host, port, _nonce = split_address(text)
-    except ValueError:
+    split = split_bind(text) or split_bind(f"{text}:0")
+    if split is None:
         allowed = "HOST:PORT, HOST:FROM-TO or [IPV6]:PORT, ports below 65536"
-        raise ConfigError("bind", text, allowed) from None
-    if not host:
-        raise ConfigError("bind", text, "a host is needed, such as 127.0.0.1:6800")
-    return host, range(port, port + 1) if port else range(PORT_MIN, PORT_MAX + 1)
+        raise ConfigError("bind", text, allowed)
+    host, low, high = split
+    return host, range(low, high + 1) if high else range(PORT_MIN, PORT_MAX + 1)
 
 
 def bind_sockets(binds: list[str], avoid_ports: Collection[int] = ()) -> list[socket.socket]:

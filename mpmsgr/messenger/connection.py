@@ -1,4 +1,4 @@
-"""Connections of a messenger: to a peer, and to itself."""
+"""Connections of a messenger."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from mpmsgr.messenger.session_facts import SessionFacts
 from mpmsgr.messenger.stream import MessageStream
 from mpmsgr.session.session import Session
 from mpmsgr.session.states import State
-from mpmsgr.wire.address import EntityAddr
 from mpmsgr.wire.crc import Bytes
 from mpmsgr.wire.message import Message
 
@@ -55,7 +54,7 @@ class LocalConnection(Connection):
 
     async def _request(self, m: Any, data: Bytes, timeout: float | None) -> Any:
         request = to_message(m, data)
-        request.tid = request.tid or self.messenger.tids.next()
+        request.tid = request.tid or self.messenger.sender.tids.next()
         try:
             async with asyncio.timeout(timeout):
                 while self._is_full():
@@ -167,11 +166,11 @@ class MessengerConnection(SessionFacts, LocalConnection):  # type: ignore[overri
         """See `Connection.send_message`."""
         run = self.messenger.holder()
         if run is None:
-            return self.messenger.send(self.session, to_message(m, data))
-        return self.messenger.hold(self.session, to_message(m, data), run)
+            return self.messenger.sender.send(self.session, to_message(m, data))
+        return self.messenger.sender.hold(self.session, to_message(m, data), run)
 
     def _send_now(self, m: Message) -> bool:
-        sent = self.messenger.send(self.session, m)
+        sent = self.messenger.sender.send(self.session, m)
         self.messenger.read_on(self)
         return sent
 
@@ -261,66 +260,3 @@ class MessengerConnection(SessionFacts, LocalConnection):  # type: ignore[overri
         session = self.session
         state = session.state.value + (f", {session.cause}" if session.cause else "")
         return session.target or session.peer_addr, state
-
-
-class LoopbackConnection(LocalConnection):
-    """The messenger talking to itself: not encoded, not numbered, in order.
-
-    Two ends, so that a reply is told from the request it answers: *other* is the far one.
-    """
-
-    id = 0
-
-    def __init__(self, messenger: Messenger) -> None:
-        super().__init__(messenger)
-        self.other: LoopbackConnection = self
-        self.peer_type = messenger.name.type
-        self.features = (1 << 64) - 1
-
-    @classmethod
-    def pair(cls, messenger: Messenger) -> LoopbackConnection:
-        """The near end of a new pair."""
-        near, far = cls(messenger), cls(messenger)
-        near.other, far.other = far, near
-        return near
-
-    @property
-    def peer_addr(self) -> EntityAddr:  # type: ignore[override]
-        """Our own address."""
-        return self.messenger.addr
-
-    @property
-    def my_addr(self) -> EntityAddr:  # type: ignore[override]
-        """Our own address, on either end."""
-        return self.messenger.addr
-
-    @property
-    def is_connected(self) -> bool:
-        """Always, until the messenger shuts down."""
-        return not self.messenger.closed
-
-    @property
-    def failed(self) -> bool:
-        """When the messenger has shut down."""
-        return self.messenger.closed
-
-    def send_message(self, m: Any, data: Bytes = b"") -> bool:
-        """Deliver to the other end, in the next turn of the loop."""
-        m = to_message(m, data)
-        run = self.messenger.holder()
-        if run is None or self.messenger.closed:
-            return self._send_now(m)
-        run.hold(lambda: self._send_now(m), m.size)
-        return True
-
-    def _send_now(self, m: Message) -> bool:
-        return self.messenger.send_loopback(self.other, m)
-
-    def mark_down(self) -> None:
-        """Nothing to end."""
-
-    def mark_disposable(self) -> None:
-        """Nothing to lose."""
-
-    def send_keepalive(self) -> None:
-        """Nobody to ask."""

@@ -125,7 +125,7 @@ class Driver:
 
     def accepted(self, transport: PipeTransport, peer: EntityAddr, own: EntityAddr) -> Pipe:
         """A socket was accepted."""
-        announced = self.advertise or own._replace(nonce=self.endpoint.addr.nonce)
+        announced = (self.advertise or own)._replace(nonce=self.endpoint.addr.nonce)
         pipe = self.endpoint.accept(peer, announced, self.now())
         pipe.handle = transport
         self.run()

@@ -50,7 +50,7 @@ class LocalGroup(Group):
         """See `Group.send`."""
         messenger = self._messenger
         m = to_message(m, data)
-        m.tid = m.tid or messenger.tids.next()
+        m.tid = m.tid or messenger.sender.tids.next()
         head, body = encode_parts(m, messenger.name, limits=messenger.endpoint.limits)
         self._do(lambda: self._send(head, body), sum(map(len, body)))
 

@@ -7,7 +7,6 @@ import secrets
 import socket
 from collections.abc import Callable, Collection, Iterator
 from random import Random
-from types import TracebackType
 from typing import Any, Self
 
 from mpmsgr.dispatch.authorities import Authorities
@@ -16,22 +15,19 @@ from mpmsgr.dispatch.connection import Connection
 from mpmsgr.dispatch.dispatcher import Dispatcher
 from mpmsgr.dispatch.group import Group
 from mpmsgr.dispatch.invocation import Invocation
-from mpmsgr.errors import ConfigError, MessengerError, OutboxFull, SessionReset
-from mpmsgr.messenger.accepter import Accepter, bind_sockets, raise_fd_limit
-from mpmsgr.messenger.connection import (
-    LocalConnection,
-    LoopbackConnection,
-    MessengerConnection,
-)
+from mpmsgr.errors import MessengerError, SessionReset
+from mpmsgr.messenger.accepter import bind_sockets, raise_fd_limit
+from mpmsgr.messenger.binding import Binding
+from mpmsgr.messenger.connection import LocalConnection, MessengerConnection
 from mpmsgr.messenger.driver import Driver
 from mpmsgr.messenger.fast import FastCounts, FastSink
-from mpmsgr.messenger.faults import FaultyDriver
 from mpmsgr.messenger.in_work import InWork
+from mpmsgr.messenger.inject import FaultyDriver
 from mpmsgr.messenger.local import LocalSink
 from mpmsgr.messenger.local_group import LocalGroup, LocalService
+from mpmsgr.messenger.loopback import LoopbackConnection
+from mpmsgr.messenger.sender import Sender
 from mpmsgr.messenger.sink import Sink
-from mpmsgr.messenger.tids import TidSource
-from mpmsgr.messenger.transport import PipeTransport
 from mpmsgr.session.auth import Authenticator, NoAuthentication
 from mpmsgr.session.endpoint import Endpoint, Timing
 from mpmsgr.session.handled import HandledPrefix
@@ -44,7 +40,6 @@ from mpmsgr.wire.crc import Bytes
 from mpmsgr.wire.limits import Limits
 from mpmsgr.wire.message import PRIO_DEFAULT, Message
 from mpmsgr.wire.name import EntityName, parse_type
-from mpmsgr.wire.v1.parcel import Parcel, encode_parcel
 
 
 class Messenger:
@@ -58,8 +53,10 @@ class Messenger:
     fast callback may take (0: any time) without being counted and logged. dispatch_bytes: of
     messages that our own dispatchers have in work, above which peers that send more are not read
     (0: no limit). drain_s: how long `shutdown` waits for handlers, replies and their acks.
-    injection: faults on purpose. The rest: see its classes. undelivered: after `shutdown`, per
-    session what no peer has acknowledged.
+    injection: faults on purpose. The rest: see its classes.
+
+    endpoint: our sessions; binding: where we listen; sender: what is sent goes through it, send:
+    its own; undelivered: after `shutdown`, per session what no peer has acknowledged.
     """
 
     def __init__(
@@ -82,19 +79,15 @@ class Messenger:
         drain_s: float = 5.0,
     ) -> None:
         self.name = name if isinstance(name, EntityName) else EntityName.parse(name)
-        self.tids = TidSource()
         self.chain = Chain()
         self.io_chain = Chain()
-        self.send_priority = send_priority
         self.closed = False
         self.undelivered: list[SessionReset] = []
         self._drain_s = drain_s
         self._dispatch_bytes = dispatch_bytes
-        self._nonce = secrets.randbits(32) if nonce is None else nonce
-        self._advertise = None if advertise is None else _advertised(advertise, self._nonce)
         self.endpoint = Endpoint(
             self.name,
-            EntityAddr(nonce=self._nonce),
+            EntityAddr(nonce=secrets.randbits(32) if nonce is None else nonce),
             policies or default_policies(self.name.type),
             Random(secrets.randbits(64)),
             limits=limits,
@@ -103,13 +96,13 @@ class Messenger:
             protocol_version=protocol_version,
             first_id=first_id,
         )
+        self.binding = Binding(self.endpoint, advertise)
+        self.sender = Sender(self.endpoint, send_priority)
+        self.send = self.sender.send
         self._given_sink = sink
         self._injection = injection
         self._driver: Driver | None = None
         self._local: LocalSink | None = None
-        self._accepters: list[Accepter] = []
-        self._waiting_listeners: list[socket.socket] = []
-        self._bound: list[EntityAddr] = []
         self._loopback: LoopbackConnection | None = None
         self._fast: FastSink | None = None
         self._fast_budget_s = fast_budget_s
@@ -122,12 +115,7 @@ class Messenger:
         self.start()
         return self
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *exc: object) -> None:
         await self.shutdown()
 
     def start(self) -> None:
@@ -148,16 +136,27 @@ class Messenger:
             in_work,
         )
         self._local.use_chain(self.chain)
-        sink = self._given_sink or self._local
+        sink, advertise = self._given_sink or self._local, self.binding.advertise
         if self._injection is None:
-            self._driver = Driver(self.endpoint, sink, self._advertise)
+            self._driver = Driver(self.endpoint, sink, advertise)
         else:
             injector = Injector(self._injection, Random(self._injection.seed))
-            self._driver = FaultyDriver(self.endpoint, sink, self._advertise, injector)
+            self._driver = FaultyDriver(self.endpoint, sink, advertise, injector)
         self._driver.on_answer = self._answered
+        self.sender.driver = self._driver
         if in_work is not None:
             in_work.throttles.attach(self._driver)
         self._use_fast()
+
+    @property
+    def driver(self) -> Driver:
+        """What executes the endpoint's actions, once started."""
+        return self._running()
+
+    def _running(self) -> Driver:
+        if self._driver is None:
+            raise MessengerError("the messenger is not started: use `async with Messenger(...)`")
+        return self._driver
 
     async def bind(self, *binds: str) -> EntityAddr:
         """Listen on each ``HOST:PORT`` (port 0 or ``A-B``: the first free one of the range).
@@ -171,13 +170,7 @@ class Messenger:
     def listen(self, listeners: list[socket.socket]) -> list[EntityAddr]:
         """Take over listening sockets; the first one's address is ours. Returns all of them."""
         self.start()
-        bound = [EntityAddr.from_socket(sock.getsockname(), self._nonce) for sock in listeners]
-        if self._advertise is not None:
-            self._advertise = self._advertise._replace(nonce=self._nonce)
-        self._running().advertise = self._advertise
-        self._bound = bound
-        self.endpoint.addr = self._advertise or bound[0]
-        self._waiting_listeners += listeners
+        bound = self.binding.listen(listeners)
         self._accept_if_ready()
         return bound
 
@@ -223,13 +216,9 @@ class Messenger:
         yield from self.chain
 
     def _accept_if_ready(self) -> None:
-        if not self._waiting_listeners or not (self._given_sink or len(self.chain)):
-            return
-        driver = self._running()
-        accepter = Accepter(self._waiting_listeners, lambda: PipeTransport(driver, None))
-        self._waiting_listeners = []
-        self._accepters.append(accepter)
-        accepter.start()
+        driver = self._driver
+        if driver is not None and (self._given_sink or len(self.chain)):
+            self.binding.accept(driver)
 
     async def rebind(self, avoid_ports: Collection[int] = ()) -> EntityAddr:
         """Listen on other ports, as another incarnation (dispatch spec §6): nonce + 1000000.
@@ -238,26 +227,19 @@ class Messenger:
         taken. Raises ConfigError where no other is free, MessengerError where none was bound;
         then everything stays as it is.
         """
-        if not self._bound:
-            raise MessengerError("the messenger is not bound: there is nothing to move")
-        avoid = {*avoid_ports, *(addr.port for addr in self._bound)}
-        listeners = bind_sockets([_any_port(addr) for addr in self._bound], avoid)
+        listeners = self.binding.elsewhere(avoid_ports)
         await self.stop_accepting()
         self.endpoint.mark_down_all("we moved to another address")
         self._running().run()
-        self._nonce = (self._nonce + 1_000_000) & 0xFFFFFFFF
+        addr = self.addr
+        self.endpoint.addr = addr._replace(nonce=(addr.nonce + 1_000_000) & 0xFFFFFFFF)
         self.listen(listeners)
         self._loopback_is_new()
         return self.addr
 
     async def stop_accepting(self) -> None:
         """No new connections, whoever else holds copies of the listening descriptors."""
-        for accepter in self._accepters:
-            await accepter.stop()
-        self._accepters.clear()
-        for listener in self._waiting_listeners:
-            listener.close()
-        self._waiting_listeners = []
+        await self.binding.stop()
 
     async def shutdown(self, drain_s: float | None = None) -> int:
         """Stop in order; return how many messages were not acknowledged: see `undelivered`.
@@ -279,7 +261,7 @@ class Messenger:
                 await self._outboxes_empty()
         except TimeoutError:
             pass
-        self.closed = True
+        self.closed, self.sender.driver = True, None
         await self._end_sessions()
         self._over.set()
         return sum(reset.lost for reset in self.undelivered)
@@ -311,6 +293,13 @@ class Messenger:
         self._local.runner.cancel()
         await self._local.runner.stop()
         await self._driver.close()
+
+    def statistics(self) -> dict[str, Any]:
+        """Counters of the endpoint and the dispatch, and the number of sessions."""
+        found = {"sessions": len(self.endpoint.registry), **vars(self.endpoint.counters)}
+        found["unhandled"] = self._local.runner.unhandled if self._local is not None else 0
+        counts = vars(self._fast.counts if self._fast is not None else FastCounts())
+        return found | {f"fast_{name}": count for name, count in counts.items()}
 
     # dispatchers
 
@@ -400,36 +389,11 @@ class Messenger:
             con = session.connection = MessengerConnection(self, session)
         return con
 
-    # what connections do
+    # what connections ask for
 
     def now(self) -> float:
         """The loop's clock, in seconds."""
         return self._running().now()
-
-    def send(self, session: Session, m: Message) -> bool:
-        """Encode and queue *m*; False: the session is over. ValueError: it cannot be sent."""
-        if self.closed:
-            return False
-        parcel = self._encode(m)
-        if parcel.push and not self.endpoint.admit(session, parcel.size):
-            self._refuse(session)
-            return True
-        return self._queue(session, parcel)
-
-    def hold(self, session: Session, m: Message, run: Invocation) -> bool:
-        """The same, but *m* is queued when the handler *run* has completed."""
-        if self.closed or session.state is State.CLOSED:
-            return False
-        parcel = self._encode(m)
-        policy = session.policy
-        limit = 0 if policy.outbox_full == "drop_oldest" else policy.outbox_bytes
-        held = run.hold_push(session.id, parcel.size, limit) if parcel.push else 0
-        if parcel.push and not self.endpoint.admit(session, held):
-            run.drop_push(session.id, parcel.size)
-            self._refuse(session)
-            return True
-        run.hold(lambda: self._queue(session, parcel), parcel.size)
-        return True
 
     def read_on(self, con: MessengerConnection) -> None:
         """*con* has asked its peer for a reply, which may be behind what there is no room for."""
@@ -444,44 +408,11 @@ class Messenger:
         """The callback that holds back what is sent now."""
         return self._local.runner.holder() if self._local is not None else None
 
-    def _encode(self, m: Message) -> Parcel:
-        self.endpoint.limits.check(len(m.front), len(m.middle), len(m.data))
-        m.priority = m.priority or self.send_priority
-        if not m.tid:
-            m.tid, m.src, m.nonce = self.tids.next(), self.name, self._nonce
-        parcel = encode_parcel(m, self.name)
-        parcel.push = m.src is self.name  # the tid is ours, maybe from the peer it went to before
-        return parcel
-
-    def _queue(self, session: Session, parcel: Parcel) -> bool:
-        driver = self._running()
-        queued = self.endpoint.send(session, [parcel], driver.now())
-        if session.full:  # at once: the action comes after the messages that are being handled
-            driver.sink.full(session, True)
-        driver.run()
-        return queued
-
-    def _refuse(self, session: Session) -> None:
-        """A push finds the outbox full: it is dropped, or OutboxFull raised, as the policy says."""
-        policy = session.policy
-        drops = policy.outbox_full == "drop_oldest"
-        self.endpoint.push_dropped(session, int(drops))
-        self._running().run()
-        if not drops:
-            raise OutboxFull(session.peer_addr, session.outbox.nbytes, policy.outbox_bytes)
-
-    def _overrun(self, session: Session) -> None:
-        self.endpoint.overrun(session, self.now())
-
     def group(self, name: str, con: LocalConnection | None = None) -> Group:
         """The group *name* of our connections; *con* may join it, if it is a peer's."""
         assert self._local is not None
         session = con.session if isinstance(con, MessengerConnection) else None
         return LocalGroup(name, self, self._local.groups, session)
-
-    def _handled(self, session: Session, seq: int, prefix: HandledPrefix) -> None:
-        self.endpoint.handled(session, [seq], self.now(), prefix=prefix)
-        self._running().run()
 
     def send_keepalive(self, session: Session) -> None:
         """Ask for a sign of life."""
@@ -506,20 +437,20 @@ class Messenger:
         self.endpoint.mark_down_all("all were marked down")
         self._running().run()
 
-    def send_loopback(self, con: LoopbackConnection, m: Message) -> bool:
-        """Deliver *m* to loopback end *con*, in the next turn of the loop."""
-        if self.closed or self._local is None:
-            return False
-        m.tid = m.tid or self.tids.next()
-        m.priority = m.priority or self.send_priority
-        m.src, m.nonce = self.name, self._nonce
-        asyncio.get_running_loop().call_soon(self._to_ourselves, con, m)
-        return True
+    # what happens to them
 
-    def _to_ourselves(self, con: LoopbackConnection, m: Message) -> None:
+    def to_ourselves(self, con: LoopbackConnection, m: Message) -> None:
+        """*m* has come to loopback end *con*."""
         assert self._local is not None
         if self._fast is None or not self._fast.dispatches(con, m):
             self._local.dispatch(con, m)
+
+    def _overrun(self, session: Session) -> None:
+        self.endpoint.overrun(session, self.now())
+
+    def _handled(self, session: Session, seq: int, prefix: HandledPrefix) -> None:
+        self.endpoint.handled(session, [seq], self.now(), prefix=prefix)
+        self._running().run()
 
     def _fail_requests(self, session: Session, lost: list[int] | None = None) -> None:
         if session.connection is not None and self._given_sink is None:
@@ -530,39 +461,6 @@ class Messenger:
     def _answered(self, session: Session) -> None:
         if session.connection is not None and self._given_sink is None:
             self.connection_of(session).answered(self.now())
-
-    @property
-    def driver(self) -> Driver:
-        """What executes the endpoint's actions, once started."""
-        return self._running()
-
-    def _running(self) -> Driver:
-        if self._driver is None:
-            raise MessengerError("the messenger is not started: use `async with Messenger(...)`")
-        return self._driver
-
-    def statistics(self) -> dict[str, Any]:
-        """Counters of the endpoint and the dispatch, and the number of sessions."""
-        found = {"sessions": len(self.endpoint.registry), **vars(self.endpoint.counters)}
-        found["unhandled"] = self._local.runner.unhandled if self._local is not None else 0
-        counts = vars(self._fast.counts if self._fast is not None else FastCounts())
-        return found | {f"fast_{name}": count for name, count in counts.items()}
-
-
-def _advertised(text: str, nonce: int) -> EntityAddr:
-    """The address of ``HOST:PORT``, HOST resolved if it is a name. Raises ConfigError."""
-    try:
-        host, port, _nonce = split_address(text)
-        name = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][4]
-    except (ValueError, OSError) as err:
-        raise ConfigError("advertise", text, f"must be HOST:PORT that resolves ({err})") from None
-    return EntityAddr.from_socket(name, nonce)
-
-
-def _any_port(addr: EntityAddr) -> str:
-    """The bind that takes any free port of *addr*'s host."""
-    host = f"[{addr.host}]" if ":" in addr.host else addr.host
-    return f"{host}:0"
 
 
 def _target(addr: str | EntityAddr) -> Target:

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from mpmsgr.errors import HandshakeRefused
-from mpmsgr.session.actions import Write
-from mpmsgr.session.decision import Row, Verdict
+from mpmsgr.session.actions import Event, EventKind, Report, Write
+from mpmsgr.session.backoff import Backoff
+from mpmsgr.session.decision import Facts, Row, Verdict, decide
 from mpmsgr.session.established import Established
 from mpmsgr.session.policy import Policy, protocol_version
 from mpmsgr.session.session import HandshakeFacts, Session
+from mpmsgr.session.states import Move, State
 from mpmsgr.wire.address import EntityAddr
 from mpmsgr.wire.features import RECONNECT_SEQ, has_feature, sanitize
 from mpmsgr.wire.v1.handshake import (
@@ -26,6 +28,12 @@ from mpmsgr.wire.v1.tags import Tag
 if TYPE_CHECKING:
     from mpmsgr.session.endpoint import Endpoint
     from mpmsgr.session.pipe import Pipe
+
+#: So many replacements of a session's live socket in so many seconds are a quarrel of two peers,
+#: not the reconnects of one whose old socket we have not missed yet.
+_CONTEST_TAKEOVERS, _CONTEST_S = 8, 10.0
+
+_NO_SESSION = Session(0, 0, EntityAddr(), Policy(), Backoff(0, 0))
 
 
 class Acceptor:
@@ -132,7 +140,7 @@ class Acceptor:
     # the decision
 
     def _decide(self, c: Connect, policy: Policy, now: float) -> bool:
-        row, existing = self._endpoint.decide(c, self._peer_addr, policy)
+        row, existing = self._row(c, policy)
         if self._endpoint.lame_duck and _begins_new(row, existing):
             raise HandshakeRefused("lame duck", f"{self._peer_addr} asks for a new session")
         if row.verdict is Verdict.OPEN:
@@ -152,6 +160,30 @@ class Acceptor:
         self._endpoint.emit(Write(self._pipe, reply.encode()))
         return True
 
+    def _row(self, c: Connect, policy: Policy) -> tuple[Row, Session | None]:
+        """The row for connect *c*, and the existing session it speaks of."""
+        endpoint, peer_addr = self._endpoint, self._peer_addr
+        existing = endpoint.registry.find_peer(peer_addr)
+        e = existing or _NO_SESSION
+        row = decide(
+            Facts(
+                existing is not None,
+                e.state,
+                e.lossy,
+                e.policy.server,
+                e.connect_seq,
+                e.peer_global_seq,
+                c.connect_seq,
+                c.global_seq,
+                policy.resetcheck,
+                peer_addr.sort_key() < endpoint.addr.sort_key(),
+                policy.lossy and not policy.register_lossy_clients,
+            )
+        )
+        decisions = endpoint.counters.decisions
+        decisions[row.number] = decisions.get(row.number, 0) + 1
+        return row, existing
+
     def _retry_or_wait(self, existing: Session, row: Row, c: Connect, policy: Policy) -> Reply:
         if row.verdict is Verdict.RETRY_SESSION:
             connect_seq = (existing.connect_seq + 1) & 0xFFFFFFFF
@@ -162,7 +194,7 @@ class Acceptor:
     def _replace(self, existing: Session, row: Row, c: Connect, policy: Policy, now: float) -> bool:
         """Spec §6: this pipe takes *existing* over, or its place if it is lossy."""
         endpoint = self._endpoint
-        endpoint.replacing(existing, now)
+        self._count_takeover(existing, now)
         if row.resets:
             endpoint.reset_session(existing, "the peer started a new session")
         reconnect = has_feature(c.features, RECONNECT_SEQ) and not row.hard
@@ -183,6 +215,23 @@ class Acceptor:
         existing.in_seq_acked = existing.ack_seq
         existing.outbox.requeue_sent()
         return self._open(existing, c, tag, now)
+
+    def _count_takeover(self, session: Session, now: float) -> None:
+        """Again and again the same session, while it is in use: two peers with one identity."""
+        endpoint = self._endpoint
+        endpoint.counters.replaced += 1
+        if session.state is not State.OPEN:
+            return
+        if now - session.takeovers_since > _CONTEST_S:
+            session.takeovers, session.takeovers_since = 0, now
+        session.takeovers += 1
+        if session.takeovers == _CONTEST_TAKEOVERS:
+            endpoint.counters.contested += 1
+            text = (
+                f"{_CONTEST_TAKEOVERS} connections took the place of a live one within"
+                f" {_CONTEST_S:g} s: do two peers use the identity {session.peer_addr}?"
+            )
+            endpoint.emit(Report(session, "contested", text))
 
     def _open(self, session: Session, c: Connect, tag: Tag, now: float) -> bool:
         endpoint, policy = self._endpoint, session.policy
@@ -208,7 +257,7 @@ class Acceptor:
             tag, supported, global_seq, session.connect_seq, version, self._auth_reply, flags
         )
         self._session = session
-        endpoint.accepted_session(session, self._pipe, now)
+        self._attach(session, now)
         data = reply.encode()
         if tag == Tag.SEQ:
             endpoint.emit(Write(self._pipe, data + encode_seq(session.in_seq_acked)))
@@ -217,6 +266,13 @@ class Acceptor:
         endpoint.emit(Write(self._pipe, data))
         self._established(session, now)
         return False
+
+    def _attach(self, session: Session, now: float) -> None:
+        """*session* goes on over our pipe; its reply is not written yet."""
+        session.move(Move.ACCEPTED)
+        session.pipe, self._pipe.session = self._pipe, session
+        session.last_received = now
+        self._endpoint.emit(Event(session, EventKind.ACCEPT))
 
     def _established(self, session: Session, now: float) -> None:
         stage = Established(self._endpoint, self._pipe, session, offset=self._buf.offset)

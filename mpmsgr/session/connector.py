@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mpmsgr.errors import HandshakeRefused, ProtocolError
-from mpmsgr.session.actions import Write
+from mpmsgr.session.actions import Event, EventKind, Write
 from mpmsgr.session.established import Established
 from mpmsgr.session.policy import protocol_version
 from mpmsgr.session.session import HandshakeFacts
+from mpmsgr.session.states import Move
 from mpmsgr.wire.address import EntityAddr
 from mpmsgr.wire.features import feature_names, sanitize
 from mpmsgr.wire.v1.handshake import (
@@ -69,8 +71,7 @@ class Connector:
         if addr is None:
             return False
         self._announced = addr
-        if self._endpoint.peer_announced(self._session, self._pipe, addr, now):
-            self._cseq = 0  # another incarnation of the service: a new session with it
+        self._identify(addr)
         self._step = self._read_seen
         return not self._pipe.closed
 
@@ -114,6 +115,31 @@ class Connector:
         if rest:
             raise ProtocolError("reply", rest[:16], "nothing after WAIT", offset=self._buf.offset)
         return False
+
+    # who answers
+
+    def _identify(self, announced: EntityAddr) -> None:
+        """Check the address the server announces: is it whom we dialled, and who was there before?
+
+        Raises HandshakeRefused when somebody else answered.
+        """
+        endpoint, session, peer = self._endpoint, self._session, self._pipe.peer
+        addr = announced.with_ip_of(peer) if announced.is_blank_ip else announced
+        if session.verify_address and (addr.ip, addr.port) != (peer.ip, peer.port):
+            raise HandshakeRefused(
+                "wrong peer", f"dialled {peer.host}:{peer.port}, it announces {announced}"
+            )
+        nonce = session.target.nonce if session.target else None
+        if nonce is not None and addr.nonce != nonce:
+            raise HandshakeRefused("wrong peer", f"nonce {nonce} wanted, it announces {announced}")
+        other = endpoint.registry.find(addr)
+        if other is not None and other is not session:
+            endpoint.end(session, f"session {other.id} is connected to {addr} already")
+            return
+        if session.handshake is not None and addr.nonce != session.peer_addr.nonce:
+            endpoint.reset_session(session, f"the service at {addr} is another incarnation")
+            self._cseq = 0
+        endpoint.registry.register(session, addr)
 
     # answers
 
@@ -165,8 +191,12 @@ class Connector:
             reply.connect_seq,
             reply.lossy,
         )
+        if reply.lossy != session.policy.lossy:  # the server decides
+            session.follow(replace(session.policy, lossy=reply.lossy))
+        session.move(Move.OPENED)
+        self._endpoint.emit(Event(session, EventKind.CONNECT))
         stage = Established(self._endpoint, self._pipe, session, offset=self._buf.offset)
-        self._endpoint.connected(session, lossy=reply.lossy, now=now)
+        self._endpoint.session_ready(session, self._pipe, now)
         self._pipe.establish(stage, self._buf.take_rest(), now)
 
     def _on_reset_session(self, reply: Reply, now: float) -> bool:
@@ -189,7 +219,12 @@ class Connector:
         return True
 
     def _on_wait(self, reply: Reply, now: float) -> bool:
-        self._endpoint.told_to_wait(self._session, now)
+        """We lost a race; if the winner does not show up, try again (the Async rule, spec §2)."""
+        session, endpoint = self._session, self._endpoint
+        session.move(Move.TOLD_TO_WAIT)
+        self._pipe.deadline = None
+        session.retry_at = now + endpoint.timing.max_backoff_s
+        endpoint.schedule(session, session.retry_at)
         self._step = self._read_nothing
         return True
 

@@ -7,10 +7,9 @@ takes them with `take()` and executes them in order.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mpmsgr.errors import HandshakeRefused
 from mpmsgr.session.acceptor import Acceptor
 from mpmsgr.session.actions import (
     Action,
@@ -29,7 +28,6 @@ from mpmsgr.session.actions import (
 from mpmsgr.session.auth import Authenticator, NoAuthentication
 from mpmsgr.session.backoff import Backoff
 from mpmsgr.session.connector import Connector
-from mpmsgr.session.decision import Facts, Row, decide
 from mpmsgr.session.handled import HandledPrefix
 from mpmsgr.session.pipe import Pipe
 from mpmsgr.session.policy import Policies, Policy
@@ -42,7 +40,6 @@ from mpmsgr.wire.address import EntityAddr
 from mpmsgr.wire.limits import Limits
 from mpmsgr.wire.name import EntityName
 from mpmsgr.wire.v1.frames import CLOSE
-from mpmsgr.wire.v1.handshake import Connect
 from mpmsgr.wire.v1.parcel import Parcel
 
 if TYPE_CHECKING:
@@ -50,10 +47,6 @@ if TYPE_CHECKING:
 
 
 _U32 = 0xFFFFFFFF
-
-#: So many replacements of a session's live socket in so many seconds are a quarrel of two peers,
-#: not the reconnects of one whose old socket we have not missed yet.
-_CONTEST_TAKEOVERS, _CONTEST_S = 8, 10.0
 
 
 @dataclass(frozen=True)
@@ -180,53 +173,6 @@ class Endpoint:
         self._has_output(session, now)
         return True
 
-    def admit(self, session: Session, size: int) -> bool:
-        """May a push of *size* bytes be queued? Makes room for it where the policy says so.
-
-        One that is longer than the whole limit passes alone. Under drop_oldest, False: it is the
-        one to be dropped, for there is nothing else that may be.
-        """
-        missing = size - session.outbox_room
-        if missing <= 0 or not session.outbox.nbytes:
-            return True
-        if session.policy.outbox_full == "drop_oldest":
-            dropped = session.outbox.drop_pushes(missing)
-            self.push_dropped(session, len(dropped))
-            return size <= session.outbox_room
-        self.fill(session)
-        return False
-
-    def push_dropped(self, session: Session, count: int) -> None:
-        """*count* pushes were given up because the outbox is full."""
-        if count:
-            self.counters.pushes_dropped += count
-            text = f"outbox of {session.peer_addr} full: {count} pushes dropped"
-            self.emit(Report(session, "outbox", text))
-
-    def fill(self, session: Session) -> None:
-        """The outbox of *session* is full, until half of it is free again."""
-        if not session.full:
-            session.full = True
-            self.emit(Full(session, True))
-
-    def overrun(self, session: Session, now: float) -> None:
-        """Too many requests of a full session wait for acks that do not come.
-
-        From now on its messages are refused, its acks still read; when there is room its
-        connection is cut, and the peer repeats what was refused. A lossy session, which could
-        not, ends at once.
-        """
-        pipe, limit = session.pipe, session.policy.outbox_bytes
-        if pipe is None or pipe.established is None or not session.full:
-            return
-        cause = f"it sends requests without end and does not take {limit} bytes of replies"
-        if session.lossy:
-            self.pipe_failed(pipe, cause, now)
-        elif not pipe.established.refusing:
-            pipe.established.refusing = True
-            self.counters.overruns += 1
-            self.emit(Report(session, "overrun", f"{session.peer_addr}: {cause}"))
-
     def handled(
         self,
         session: Session,
@@ -253,12 +199,6 @@ class Endpoint:
         stage = session.pipe.established if session.pipe is not None else None
         if moved and stage is not None:
             stage.ack_due()
-
-    def emptied(self, session: Session) -> None:
-        """The outbox of *session* has become shorter: has it room again?"""
-        if session.full and session.outbox.nbytes <= session.policy.outbox_bytes // 2:
-            session.full = False
-            self.emit(Full(session, False))
 
     def paused(self, session: Session, now: float) -> None:
         """*session* is not read any more: `session.paused` says why."""
@@ -313,6 +253,61 @@ class Endpoint:
             self.emit(Write(pipe, b"".join(pipe.output(now)) + CLOSE))
         return self.mark_down(session)
 
+    # room in outboxes
+
+    def admit(self, session: Session, size: int) -> bool:
+        """May a push of *size* bytes be queued? Makes room for it where the policy says so.
+
+        One that is longer than the whole limit passes alone. Under drop_oldest, False: it is the
+        one to be dropped, for there is nothing else that may be.
+        """
+        missing = size - session.outbox_room
+        if missing <= 0 or not session.outbox.nbytes:
+            return True
+        if session.policy.outbox_full == "drop_oldest":
+            dropped = session.outbox.drop_pushes(missing)
+            self.push_dropped(session, len(dropped))
+            return size <= session.outbox_room
+        self.fill(session)
+        return False
+
+    def push_dropped(self, session: Session, count: int) -> None:
+        """*count* pushes were given up because the outbox is full."""
+        if count:
+            self.counters.pushes_dropped += count
+            text = f"outbox of {session.peer_addr} full: {count} pushes dropped"
+            self.emit(Report(session, "outbox", text))
+
+    def fill(self, session: Session) -> None:
+        """The outbox of *session* is full, until half of it is free again."""
+        if not session.full:
+            session.full = True
+            self.emit(Full(session, True))
+
+    def overrun(self, session: Session, now: float) -> None:
+        """Too many requests of a full session wait for acks that do not come.
+
+        From now on its messages are refused, its acks still read; when there is room its
+        connection is cut, and the peer repeats what was refused. A lossy session, which could
+        not, ends at once.
+        """
+        pipe, limit = session.pipe, session.policy.outbox_bytes
+        if pipe is None or pipe.established is None or not session.full:
+            return
+        cause = f"it sends requests without end and does not take {limit} bytes of replies"
+        if session.lossy:
+            self.pipe_failed(pipe, cause, now)
+        elif not pipe.established.refusing:
+            pipe.established.refusing = True
+            self.counters.overruns += 1
+            self.emit(Report(session, "overrun", f"{session.peer_addr}: {cause}"))
+
+    def emptied(self, session: Session) -> None:
+        """The outbox of *session* has become shorter: has it room again?"""
+        if session.full and session.outbox.nbytes <= session.policy.outbox_bytes // 2:
+            session.full = False
+            self.emit(Full(session, False))
+
     # what happens to sockets
 
     def accept(self, peer: EntityAddr, own: EntityAddr, now: float) -> Pipe:
@@ -354,93 +349,10 @@ class Endpoint:
 
     # what the stages of pipes ask for
 
-    def replacing(self, session: Session, now: float) -> None:
-        """A new connection takes *session* over. Again and again: two peers with one identity."""
-        self.counters.replaced += 1
-        if session.state is not State.OPEN:
-            return
-        if now - session.takeovers_since > _CONTEST_S:
-            session.takeovers, session.takeovers_since = 0, now
-        session.takeovers += 1
-        if session.takeovers == _CONTEST_TAKEOVERS:
-            self.counters.contested += 1
-            text = (
-                f"{_CONTEST_TAKEOVERS} connections took the place of a live one within"
-                f" {_CONTEST_S:g} s: do two peers use the identity {session.peer_addr}?"
-            )
-            self.emit(Report(session, "contested", text))
-
-    def peer_announced(
-        self, session: Session, pipe: Pipe, announced: EntityAddr, now: float
-    ) -> bool:
-        """Check the address a server announces. True: another incarnation, its session was reset.
-
-        Raises HandshakeRefused when somebody else answered.
-        """
-        addr = announced.with_ip_of(pipe.peer) if announced.is_blank_ip else announced
-        if session.verify_address and (addr.ip, addr.port) != (pipe.peer.ip, pipe.peer.port):
-            raise HandshakeRefused(
-                "wrong peer", f"dialled {pipe.peer.host}:{pipe.peer.port}, it announces {announced}"
-            )
-        nonce = session.target.nonce if session.target else None
-        if nonce is not None and addr.nonce != nonce:
-            raise HandshakeRefused("wrong peer", f"nonce {nonce} wanted, it announces {announced}")
-        other = self.registry.find(addr)
-        if other is not None and other is not session:
-            self.end(session, f"session {other.id} is connected to {addr} already")
-            return False
-        renewed = session.handshake is not None and addr.nonce != session.peer_addr.nonce
-        if renewed:
-            self.reset_session(session, f"the service at {addr} is another incarnation")
-        self.registry.register(session, addr)
-        return renewed
-
     def learned_addr(self, seen: EntityAddr) -> None:
         """A peer sees us at *seen*: our ip, if we did not know it (session spec §12)."""
         if self.addr.is_blank_ip:
             self.addr = self.addr.with_ip_of(seen)
-
-    def connected(self, session: Session, *, lossy: bool, now: float) -> None:
-        """Our handshake succeeded; the server decided on *lossy*."""
-        if lossy != session.policy.lossy:
-            session.follow(replace(session.policy, lossy=lossy))
-        session.move(Move.OPENED)
-        self.emit(Event(session, EventKind.CONNECT))
-        assert session.pipe is not None
-        self.session_ready(session, session.pipe, now)
-
-    def told_to_wait(self, session: Session, now: float) -> None:
-        """We lost a race; if the winner does not show up, try again (the Async rule, spec §2)."""
-        session.move(Move.TOLD_TO_WAIT)
-        assert session.pipe is not None
-        session.pipe.deadline = None
-        session.retry_at = now + self.timing.max_backoff_s
-        self.schedule(session, session.retry_at)
-
-    def decide(
-        self, c: Connect, peer_addr: EntityAddr, policy: Policy
-    ) -> tuple[Row, Session | None]:
-        """The row for connect *c*, and the existing session it speaks of."""
-        existing = self.registry.find_peer(peer_addr)
-        e = existing or _NO_SESSION
-        row = decide(
-            Facts(
-                existing is not None,
-                e.state,
-                e.lossy,
-                e.policy.server,
-                e.connect_seq,
-                e.peer_global_seq,
-                c.connect_seq,
-                c.global_seq,
-                policy.resetcheck,
-                peer_addr.sort_key() < self.addr.sort_key(),
-                policy.lossy and not policy.register_lossy_clients,
-            )
-        )
-        decisions = self.counters.decisions
-        decisions[row.number] = decisions.get(row.number, 0) + 1
-        return row, existing
 
     def new_incoming(self, peer_addr: EntityAddr, peer_type: int, policy: Policy) -> Session:
         """A session that a peer opens."""
@@ -449,13 +361,6 @@ class Endpoint:
         if policy.register_lossy_clients or not policy.lossy:
             self.registry.register(session, peer_addr)
         return session
-
-    def accepted_session(self, session: Session, pipe: Pipe, now: float) -> None:
-        """An incoming handshake gets *session*; its reply is not written yet."""
-        session.move(Move.ACCEPTED)
-        session.pipe, pipe.session = pipe, session
-        session.last_received = now
-        self.emit(Event(session, EventKind.ACCEPT))
 
     def session_ready(self, session: Session, pipe: Pipe, now: float) -> None:
         """Frames may flow."""
@@ -555,6 +460,3 @@ class Endpoint:
         pipe.close()
         self.registry.pipes.discard(pipe)
         self.emit(Close(pipe))
-
-
-_NO_SESSION = Session(0, 0, EntityAddr(), Policy(), Backoff(0, 0))

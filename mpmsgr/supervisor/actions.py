@@ -9,36 +9,53 @@ from mpmsgr.supervisor.exits import ExitCode
 
 
 @dataclass(frozen=True)
-class StartIo:
+class Action:
+    """Something to do: a plain value."""
+
+
+@dataclass(frozen=True)
+class WorkerAction(Action):
+    """Something to do with the worker in *slot*."""
+
+    slot: int
+
+
+# The life of processes
+
+
+class StartIo(Action):
     """Start the next incarnation of the I/O process."""
 
 
-@dataclass(frozen=True)
-class StartWorker:
+class StartWorker(WorkerAction):
     """Start the next generation of the worker in *slot*."""
 
-    slot: int
 
-
-@dataclass(frozen=True)
-class TellWorkersLost:
+class TellWorkersLost(Action):
     """Tell the I/O process of the workers that died since it was last told."""
 
 
-@dataclass(frozen=True)
-class Link:
+class Link(WorkerAction):
     """Send the worker in *slot* to the present incarnation of the I/O process."""
 
-    slot: int
+
+class StopWorker(WorkerAction):
+    """Ask the worker in *slot* to finish and end."""
 
 
 @dataclass(frozen=True)
-class AnnounceReady:
-    """Print the ready line."""
+class Kill(Action):
+    """SIGKILL the process in *slot*; *why* becomes its cause of death."""
+
+    slot: Slot
+    why: str
+
+
+# Which slots have a worker
 
 
 @dataclass(frozen=True)
-class Hire:
+class Hire(Action):
     """Give the free *slot* a worker; when it is READY it *replaces* the one of another slot.
 
     why: the reason of a replacement.
@@ -49,105 +66,86 @@ class Hire:
     why: str = ""
 
 
-@dataclass(frozen=True)
-class Dismiss:
+class Dismiss(WorkerAction):
     """Want no worker in *slot* any more."""
 
-    slot: int
 
-
-@dataclass(frozen=True)
-class Retire:
+class Retire(WorkerAction):
     """Tell the I/O process to give the worker in *slot* nothing new, and to say when it is idle."""
 
-    slot: int
+
+# Reload
 
 
-@dataclass(frozen=True)
-class CommitReload:
+class CommitReload(Action):
     """Have the settings of the reload in force."""
 
 
 @dataclass(frozen=True)
-class AbandonReload:
+class AbandonReload(Action):
     """Keep the settings in force, since no worker can start with the new ones: *text* says why."""
 
     text: str
 
 
-@dataclass(frozen=True)
-class EndReload:
+class EndReload(Action):
     """Say that every worker has the settings in force."""
 
 
-@dataclass(frozen=True)
-class Measure:
+# Watching
+
+
+class Measure(Action):
     """Measure what READY workers have handled and hold."""
 
 
-@dataclass(frozen=True)
-class LetNobodyIn:
-    """Tell the I/O process to accept no more connections."""
+class Look(Action):
+    """Read from their pages what the workers are running."""
+
+
+class DumpLate(WorkerAction):
+    """Log that the worker in *slot* takes long over a message, and its stacks."""
 
 
 @dataclass(frozen=True)
-class DumpStacks:
+class DumpStacks(Action):
     """Have the process in *slot*, if there is one, write the stacks of its threads to stderr."""
 
     slot: Slot
 
 
-@dataclass(frozen=True)
-class StopQuickly:
-    """Begin a quick stop."""
+# Beginning and end
+
+
+class AnnounceReady(Action):
+    """Print the ready line."""
+
+
+class LetNobodyIn(Action):
+    """Tell the I/O process to accept no more connections."""
 
 
 @dataclass(frozen=True)
-class StopIo:
+class StopIo(Action):
     """Ask the I/O process to finish what is in flight within *timeout_s*, and to end."""
 
     timeout_s: float
 
 
-@dataclass(frozen=True)
-class QuitIo:
+class StopQuickly(Action):
+    """Begin a quick stop."""
+
+
+class QuitIo(Action):
     """Ask the I/O process to end at once."""
 
 
-@dataclass(frozen=True)
-class StopWorker:
-    """Ask the worker in *slot* to finish and end."""
-
-    slot: int
-
-
-@dataclass(frozen=True)
-class CloseListeners:
+class CloseListeners(Action):
     """Shut down and close the listening sockets: nothing is accepted any more."""
 
 
 @dataclass(frozen=True)
-class Kill:
-    """SIGKILL the process in *slot*; *why* becomes its cause of death."""
-
-    slot: Slot
-    why: str
-
-
-@dataclass(frozen=True)
-class Look:
-    """Read from their pages what the workers are running."""
-
-
-@dataclass(frozen=True)
-class DumpLate:
-    """Log that the worker in *slot* takes long over a message, and its stacks."""
-
-    slot: int
-
-
-@dataclass(frozen=True)
-class GiveUp:
+class GiveUp(Action):
     """Print *text* and stop at once, to exit with *code*."""
 
     code: ExitCode
@@ -155,7 +153,7 @@ class GiveUp:
 
 
 @dataclass(frozen=True)
-class Exit:
+class Exit(Action):
     """Everybody is gone: return *code*, with the line *text* if there is something to say."""
 
     code: ExitCode
@@ -163,36 +161,7 @@ class Exit:
 
 
 @dataclass(frozen=True)
-class WakeAt:
+class WakeAt(Action):
     """Decide again at the monotonic time *at*, if nothing happens before."""
 
     at: float
-
-
-Action = (
-    StartIo
-    | StartWorker
-    | TellWorkersLost
-    | Link
-    | AnnounceReady
-    | Hire
-    | Dismiss
-    | Retire
-    | CommitReload
-    | AbandonReload
-    | EndReload
-    | Measure
-    | LetNobodyIn
-    | DumpStacks
-    | StopQuickly
-    | StopIo
-    | QuitIo
-    | StopWorker
-    | CloseListeners
-    | Kill
-    | Look
-    | DumpLate
-    | GiveUp
-    | Exit
-    | WakeAt
-)

@@ -50,10 +50,6 @@ class Children:
         """What `wait` waits for; the data of each key is called without arguments."""
         return self._selector
 
-    def unwatch(self, what: Any) -> None:
-        """Watch *what* no longer."""
-        self._selector.unregister(what)
-
     def spawn(
         self, slot: Slot, command: Sequence[str], options: Sequence[str], fds: Sequence[int] = ()
     ) -> int:

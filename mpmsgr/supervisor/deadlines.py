@@ -26,7 +26,7 @@ def kill_late(facts: Facts, clock: Clock) -> Iterator[Action]:
     """Workers whose message is past its hard deadline."""
     for worker in facts.workers:
         run = worker.running
-        if run is None or not _watched(worker) or worker.eof_at is not None:
+        if run is None or not _watched(worker):
             continue
         if _is_due_to_die(worker, run, facts):
             handler = f"handler of message type {run.type:#x}"
@@ -45,7 +45,9 @@ def _is_due_to_die(worker: Worker, run: Running, facts: Facts) -> bool:
 
 
 def _watched(worker: Worker) -> bool:
-    return worker.phase is Phase.READY and bool(worker.shortest_deadline_s) and not worker.killed
+    """Has it deadlines, and is it not about to end anyway?"""
+    ends = worker.killed or worker.eof_at is not None
+    return worker.phase is Phase.READY and bool(worker.shortest_deadline_s) and not ends
 
 
 def _next_look(watched: list[Worker], facts: Facts) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import socket
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 SIGNALS = (
@@ -34,9 +34,7 @@ class Signals:
         self._handlers: dict[int, Any] = {n: signal.signal(n, _note) for n in SIGNALS}
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         """Give them back."""
         for number, handler in self._handlers.items():
             signal.signal(number, handler)

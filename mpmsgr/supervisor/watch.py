@@ -6,7 +6,6 @@ import os
 import socket
 import threading
 from pathlib import Path
-from types import TracebackType
 
 from mpmsgr.errors import ConfigError
 
@@ -41,9 +40,7 @@ class SourceWatch:
         self._thread.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         """End."""
         self._stop.set()
         self._thread.join()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 import struct
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -19,6 +20,8 @@ _SCOPE = struct.Struct("<I")
 _VERSIONED = struct.Struct("<BBBIIII")  # marker, v, compat, struct_len, type, nonce, elen
 _ELEN = {AF_INET: 16, AF_INET6: 28}
 _PREFIXES = {"legacy": TYPE_LEGACY, "v1": TYPE_LEGACY, "v2": TYPE_MSGR2, "any": TYPE_ANY}
+_HOST_NAME = re.compile(r"(?=.*[A-Za-z])\w([\w.-]*\w)?", re.ASCII)
+_PORTS = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
 
 
 class EntityAddr(NamedTuple):
@@ -65,10 +68,6 @@ class EntityAddr(NamedTuple):
     def is_blank_ip(self) -> bool:
         """True for 0.0.0.0, ::, or no family: the ip is unknown (spec §4.2)."""
         return self.family not in _ELEN or not any(self.ip)
-
-    def without_nonce(self) -> EntityAddr:
-        """The same place, nonce 0."""
-        return self._replace(nonce=0)
 
     def with_ip_of(self, other: EntityAddr) -> EntityAddr:
         """Family and ip of *other*; own port and nonce."""
@@ -237,6 +236,36 @@ def _split_port(text: str, rest: str) -> tuple[str, int]:
     if port and not (port.isdecimal() and int(port) < 65536):
         raise ValueError(f"address {text!r}: port {port!r} must be a number below 65536")
     return host, int(port or 0)
+
+
+def split_bind(text: str) -> tuple[str, int, int] | None:
+    """``HOST:PORT`` or ``HOST:A-B`` (IPv6 in brackets) as host, lowest and highest port.
+
+    None if it is neither.
+    """
+    host, colon, ports = text.rpartition(":")
+    match = _PORTS.fullmatch(ports)
+    if not colon or not match or not (host := _bind_host(host)):
+        return None
+    low = int(match[1])
+    high = int(match[2]) if match[2] else low
+    ordered = low == high if low == 0 else low <= high
+    return (host, low, high) if ordered and high < 65536 else None
+
+
+def _bind_host(text: str) -> str:
+    """The host without brackets, "" if it cannot be one."""
+    if text.startswith("[") and text.endswith("]"):
+        return text[1:-1] if is_ip(text[1:-1], 6) else ""
+    return text if is_ip(text, 4) or _HOST_NAME.fullmatch(text) else ""
+
+
+def is_ip(text: str, version: int) -> bool:
+    """Is it an address of IPv4 (*version* 4) or IPv6 (6)?"""
+    try:
+        return ipaddress.ip_address(text).version == version
+    except ValueError:
+        return False
 
 
 def _need(buf: bytes, offset: int, size: int) -> None:

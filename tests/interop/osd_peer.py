@@ -9,7 +9,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from random import Random
-from types import TracebackType
 from typing import Self, TypeVar
 
 from mpmsgr import EntityName, Message
@@ -90,18 +89,13 @@ class OsdPeer(Carrier):
         self.osd, self.fsid = osd, fsid
         self.asked: list[int] = []
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        err: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         """Close, the session as well: an OSD with something to say would call for ever."""
         for link in self.links.values():
             if link.is_open:
                 with suppress(OSError):
                     link.socket.sendall(CLOSE)
-        super().__exit__(kind, err, trace)
+        super().__exit__(*exc)
 
     @property
     def session(self) -> Session:
@@ -185,12 +179,7 @@ class Caller:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        err: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *exc: object) -> None:
         self._socket.close()
 
     def propose(self, *, global_seq: int, connect_seq: int) -> Reply:

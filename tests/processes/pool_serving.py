@@ -18,6 +18,7 @@ from typing import Any
 
 import psutil
 
+from tests.processes.marked import marked, with_argument
 from tests.support import eventually
 
 MARK = "MPMSGR_TEST_POOL"
@@ -151,26 +152,11 @@ class Serve:
 
     def children(self) -> list[psutil.Process]:
         """Its processes but the supervisor, whoever their parent is now; zombies are none."""
-        mine = []
-        for process in psutil.process_iter():
-            try:
-                ours = process.environ().get(MARK) == str(self.directory)
-                if ours and process.pid != self.process.pid:
-                    mine.append(process)
-            except (psutil.NoSuchProcess, psutil.AccessDenied):
-                continue
-        return mine
+        return marked(MARK, str(self.directory), but=self.process.pid)
 
     def pids(self, module: str) -> list[int]:
         """Processes that run *module*: `IO` or `WORKER`."""
-        found = []
-        for child in self.children():
-            try:
-                if module in child.cmdline():
-                    found.append(child.pid)
-            except psutil.Error:
-                continue
-        return sorted(found)
+        return with_argument(module, self.children())
 
     def written(self, name: str) -> list[str]:
         """Lines a module has appended to a file in the server's directory."""

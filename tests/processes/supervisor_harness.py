@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import psutil
 
+from tests.processes.marked import marked, with_argument
 from tests.support import eventually
 
 HERE = Path(__file__).parent
@@ -120,15 +121,11 @@ class Running:
 
     def children(self) -> list[psutil.Process]:
         """Processes of this supervisor, whoever their parent is now; zombies are none."""
-        mine = []
-        for process in psutil.process_iter():
-            try:
-                ours = process.environ().get(MARK) == str(self.directory)
-                if ours and process.pid != self.process.pid:
-                    mine.append(process)
-            except (psutil.NoSuchProcess, psutil.AccessDenied):
-                continue
-        return mine
+        return marked(MARK, str(self.directory), but=self.process.pid)
+
+    def pids(self, word: str) -> list[int]:
+        """Those of its processes with *word* among their arguments."""
+        return with_argument(word, self.children())
 
     def child(self, role: str, slot: int | None = None, number: int = 1) -> int:
         """The pid of one child that was told to start."""

@@ -16,7 +16,7 @@ from mpmsgr.wire.v1.frames import CLOSE, encode_ack
 from mpmsgr.wire.v1.handshake import BANNER
 from mpmsgr.wire.v1.tags import Tag
 from tests.processes.pool_serving import Serve
-from tests.raw_peer import RawPeer, tls_hello, with_authorizer_length
+from tests.raw_peer import HELLO_SIZE, RawPeer, tls_hello, with_authorizer_length
 from tests.streams import message_frame, with_length
 
 ECHO = 0x8001
@@ -103,12 +103,13 @@ def after_handshake(data: bytes) -> Garbage:
 
 
 def lets_down(peer: RawPeer) -> None:
+    peer.read(HELLO_SIZE)  # or the kernel would answer what is unread with a reset
     peer.sock.close()
 
 
 def half_address(peer: RawPeer) -> None:
     peer.send(peer.hello()[:50])
-    peer.sock.close()
+    lets_down(peer)
 
 
 def huge_authorizer(peer: RawPeer) -> None:

@@ -56,10 +56,6 @@ def server(app_dir: str, request: pytest.FixtureRequest) -> Iterator[Running]:
     running.close()
 
 
-def processes(running: Running, module: str) -> list[int]:
-    return [child.pid for child in running.children() if module in child.cmdline()]
-
-
 def echo(address: tuple[str, int], text: bytes) -> bytes:
     with sync.connect("{}:{}".format(*address), timeout=10.0) as con:
         return bytes(con.request(Message(ECHO, text), timeout=10.0).front)
@@ -69,13 +65,13 @@ def echo(address: tuple[str, int], text: bytes) -> bytes:
 def test_it_serves_through_deaths_and_stops_cleanly(server: Running) -> None:
     address = server.wait_ready()
     assert echo(address, b"one") == b"one"
-    (io,) = processes(server, "mpmsgr.messenger.io")
+    (io,) = server.pids("mpmsgr.messenger.io")
     server.kill_child(io)
     assert echo(address, b"two") == b"two"
-    before = processes(server, "mpmsgr.pool.worker")
+    before = server.pids("mpmsgr.pool.worker")
     server.kill_child(before[0])
     until(
-        lambda: len(set(processes(server, "mpmsgr.pool.worker")) - set(before)) == 1,
+        lambda: len(set(server.pids("mpmsgr.pool.worker")) - set(before)) == 1,
         "a new worker",
     )
     assert echo(address, b"three") == b"three"
@@ -129,10 +125,10 @@ async def lame_duck(server: Running, address: str) -> None:
         messenger.driver.run()
         assert (await con.request(Message(ECHO, b"two"), timeout=10.0)).front == b"two"
         assert con.session.connect_seq > before
-        (io,) = processes(server, "mpmsgr.messenger.io")
+        (io,) = server.pids("mpmsgr.messenger.io")
         server.kill_child(io)
         server.wait_line("I/O process (incarnation 1) ended")
-        server.until(lambda: processes(server, "mpmsgr.messenger.io"), "a new one")
+        server.until(lambda: server.pids("mpmsgr.messenger.io"), "a new one")
         await is_refused(address)
 
 
@@ -170,7 +166,7 @@ def test_log_files_are_opened_anew_by_everybody(app_dir: str, tmp_path: Path) ->
     running = Running.real("echoes", **more)
     try:
         running.wait_ready()
-        worker = processes(running, "mpmsgr.pool.worker")[0]
+        worker = running.pids("mpmsgr.pool.worker")[0]
         until(lambda: str(file) in open_files(worker), "it writes there")
         file.rename(old)
         running.signal(signal.SIGUSR1)
@@ -198,7 +194,7 @@ def test_a_syntax_error_leaves_the_old_workers_at_work(app_dir: str) -> None:
             line = running.wait_line("the reload is given up, the workers from before it stay: ")
             assert "SyntaxError" in line
             assert con.request(Message(ECHO, b"one"), timeout=10.0).front == b"one"
-        until(lambda: len(processes(running, "mpmsgr.pool.worker")) == 1, "the old one alone")
+        until(lambda: len(running.pids("mpmsgr.pool.worker")) == 1, "the old one alone")
         assert running.stop() == ExitCode.CLEAN
     finally:
         running.close()
@@ -212,7 +208,7 @@ def test_a_corrected_plugin_heals_a_crash_loop_under_a_living_session(app_dir: s
         address = running.wait_ready()
         with sync.connect("{}:{}".format(*address), timeout=10.0) as con:
             plugin.write_text("import nowhere\n")
-            running.kill_child(processes(running, "mpmsgr.pool.worker")[0])
+            running.kill_child(running.pids("mpmsgr.pool.worker")[0])
             running.wait_line("died 5 times in a row")
             plugin.write_text(good)
             running.signal(signal.SIGHUP)

@@ -12,6 +12,7 @@ from unittest.mock import patch
 
 from mpmsgr.session import connector, decision, established, faults
 from mpmsgr.session.acceptor import Acceptor
+from mpmsgr.session.connector import Connector
 from mpmsgr.session.decision import TABLE, Facts, Verdict
 from mpmsgr.session.endpoint import Endpoint
 from mpmsgr.session.established import Established
@@ -21,8 +22,10 @@ from mpmsgr.session.outbox import Outbox
 from mpmsgr.session.pipe import Pipe
 from mpmsgr.session.registry import Registry
 from mpmsgr.session.session import Session
+from mpmsgr.session.states import Move
 from mpmsgr.session.upkeep import Upkeep
 from mpmsgr.wire.v1 import frames
+from mpmsgr.wire.v1.handshake import Reply
 from mpmsgr.wire.v1.tags import Tag
 from tests.simulation.history import fails
 from tests.simulation.plan import Plan, draw
@@ -91,14 +94,12 @@ def _no_deadline(self: Endpoint, target: Pipe | Session, now: float) -> None:
 _wake = Endpoint.wake
 
 
-def _wait_for_ever(self: Endpoint, session: Session, now: float) -> None:
-    schedule, self.schedule = self.schedule, lambda target, at: None  # type: ignore[method-assign]
-    _told_to_wait(self, session, now)
-    session.retry_at = 1e9
-    self.schedule = schedule  # type: ignore[method-assign]
-
-
-_told_to_wait = Endpoint.told_to_wait
+def _wait_for_ever(self: Connector, reply: Reply, now: float) -> bool:
+    self._session.move(Move.TOLD_TO_WAIT)
+    self._pipe.deadline = None
+    self._session.retry_at = 1e9
+    self._step = self._read_nothing
+    return True
 
 
 def _nothing(*args: Any) -> None:
@@ -129,7 +130,7 @@ BROKEN: dict[str, Rule] = {
     "wrong-race-winner": Rule(
         "reusing-peers", decision, "TABLE", _table("8", when=_higher_address_wins)
     ),
-    "wait-for-ever": Rule("reusing-peers", Endpoint, "told_to_wait", _wait_for_ever, 181),
+    "wait-for-ever": Rule("reusing-peers", connector._ON_TAG, Tag.WAIT, _wait_for_ever, 181),
     "ignore-global-seq": Rule(
         "client-server", decision, "TABLE", _table("3", when=lambda f: False), 136
     ),

@@ -13,7 +13,8 @@ from mpmsgr.dispatch.handlers import handles
 from mpmsgr.messenger.fast import FastSink
 from mpmsgr.pool.fast import FastService
 from tests.unit.messenger_peers import client
-from tests.unit.pool_harness import Plugin, Site, chain_of, pool
+from tests.unit.pool_harness import pool
+from tests.unit.pool_site import Plugin, Site, chain_of
 
 FAST, SLOW, BOTH = 0x9A01, 0x9A02, 0x9A03
 

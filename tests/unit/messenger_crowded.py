@@ -25,7 +25,7 @@ async def main() -> None:
         asyncio.get_running_loop().add_reader(0, ended.set)
         began = time.process_time()
         await ended.wait()
-        (accepter,) = server._accepters
+        (accepter,) = server.binding.accepters
         facts = {"errors": accepter.errors, "cpu_s": time.process_time() - began}
         print(json.dumps(facts), flush=True)
 

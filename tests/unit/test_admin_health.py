@@ -8,21 +8,9 @@ import pytest
 
 from mpmsgr.admin.health import Check, is_ready, progress, readiness, report, state_of
 from mpmsgr.supervisor.facts import Facts, Limits
-from tests.unit.test_supervisor_roster import LIMITS, replacing
-from tests.unit.test_supervisor_roster import serving as supervised
+from tests.unit.supervisor_facts import LIMITS, replacing, serving
 
 NOW = 2.0
-
-
-def serving(workers: int = 2) -> Facts:
-    facts = Facts.of(workers, Limits())
-    facts.started(None, 0.0)
-    facts.ready(None)
-    for slot in range(workers):
-        facts.started(slot, 0.0)
-        facts.ready(slot, 1)
-    facts.announced = True
-    return facts
 
 
 def failed(facts: Facts) -> list[str]:
@@ -100,7 +88,7 @@ def test_what_makes_it_unready(
 
 
 def test_a_successor_that_loops_is_no_reason() -> None:
-    facts = replacing(supervised(1), 0, 1, 10.0)
+    facts = replacing(serving(1), 0, 1, 10.0)
     facts.workers[1].early_deaths = LIMITS.breaker_limit
     assert is_ready(facts, 11.0)
 

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
 import json
 import sys
-import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from mpmsgr import Connection, Dispatcher, Message, Messenger
-from mpmsgr.cli import ping, send
+from mpmsgr import Connection, Dispatcher, Message
+from mpmsgr.cli import ping
+from mpmsgr.cli.content import value_text
 from mpmsgr.cli.exit_codes import ExitCode
 from mpmsgr.cli.main import run
 from mpmsgr.dispatch.payload import decode, reply_to
+from tests.unit.thread_serving import ThreadServer, serving_in_thread
 
 ECHO, ADD, SILENT, BINARY = 0x8001, 0x9001, 0x9002, 0x9003
 
@@ -52,42 +51,15 @@ class Peer(Dispatcher):
         return None
 
 
-class Server:
-    """A messenger on a loop in a thread."""
-
-    def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
-        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
-        self.thread.start()
-        self.messenger = self.wait(self._start())
-        self.addr = self.messenger.addr
-
-    async def _start(self) -> Messenger:
-        messenger = Messenger("svc.0")
-        messenger.add_dispatcher_tail(Peer())
-        await messenger.bind("127.0.0.1:0")
-        return messenger
-
-    def wait(self, work: Coroutine[Any, Any, Any]) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result(timeout=10)
-
-    def stop(self) -> None:
-        self.wait(self.messenger.shutdown())
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join()
-        self.loop.close()
-
-
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    server = Server()
-    yield server
-    server.stop()
+def server() -> Iterator[ThreadServer]:
+    with serving_in_thread(Peer()) as server:
+        yield server
 
 
 @pytest.fixture
-def place(server: Server) -> str:
-    return f"127.0.0.1:{server.addr.port}"
+def place(server: ThreadServer) -> str:
+    return server.place
 
 
 @pytest.fixture
@@ -105,11 +77,13 @@ def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 # ping
 
 
-def test_ping_tells_people(server: Server, place: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_ping_tells_people(
+    server: ThreadServer, place: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     assert run(["ping", place]) == 0
     said = dict(line.split(maxsplit=1) for line in capfd.readouterr().out.splitlines())
     assert said["banner"] == "ceph v027"
-    assert said["peer"] == f"{server.addr} (as it announces itself)"
+    assert said["peer"] == f"{server.messenger.addr} (as it announces itself)"
     assert said["us"].startswith("127.0.0.1:")
     assert said["tag"] in ("READY", "SEQ")
     assert "MSGR_KEEPALIVE2" in said["NOSRCADDR"]
@@ -119,12 +93,18 @@ def test_ping_tells_people(server: Server, place: str, capfd: pytest.CaptureFixt
 
 @pytest.mark.parametrize("prefix", ["", "v1:"])
 def test_ping_tells_programs(
-    server: Server, place: str, prefix: str, capfd: pytest.CaptureFixture[str]
+    server: ThreadServer, place: str, prefix: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    line = ["ping", f"{prefix}{place}/{server.addr.nonce}", "--json", "--peer-type", "svc"]
+    line = [
+        "ping",
+        f"{prefix}{place}/{server.messenger.addr.nonce}",
+        "--json",
+        "--peer-type",
+        "svc",
+    ]
     assert run(line) == 0
     said = json.loads(capfd.readouterr().out)
-    assert said["announced"] == str(server.addr)
+    assert said["announced"] == str(server.messenger.addr)
     assert [flag for flag, on in said["policy"].items() if on] == ["resetcheck"]
     assert "RECONNECT_SEQ" in said["feature_names"]
     assert 0 < said["rtt_s"] < 5
@@ -231,6 +211,6 @@ def test_no_reply(place: str, capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_values_as_text() -> None:
-    assert send._value_text("plain") == "plain"
-    assert send._value_text(None) == "null"
-    assert send._value_text([1, {"a": b"x"}]) == '[1, {"a": "x"}]'
+    assert value_text("plain") == "plain"
+    assert value_text(None) == "null"
+    assert value_text([1, {"a": b"x"}]) == '[1, {"a": "x"}]'

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,39 +17,23 @@ from mpmsgr.pool.spool import Quarantined, Spool
 from mpmsgr.wire.message import Message
 from mpmsgr.wire.name import EntityName
 from mpmsgr.wire.v1.parcel import encode_parcel
-from tests.unit.messenger_peers import ECHO, FAIL, SILENT, Recorder, place, serving
+from tests.unit.messenger_peers import ECHO, FAIL, SILENT, Recorder
+from tests.unit.thread_serving import ThreadServer, serving_in_thread
 
 AT = 1790000000.25  # 2026-09-21 14:13:20 UTC
 
 Capture = pytest.CaptureFixture[str]
 
 
-class Server:
-    """A messenger with a `Recorder`, on a loop in a thread."""
-
-    def __init__(self) -> None:
-        self.recorder = Recorder(ECHO, SILENT, FAIL)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._thread.start()
-        self._serving = serving(self.recorder)
-        self.place = place(self._wait(self._serving.__aenter__()))
-
-    def _wait(self, work: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(timeout=10)
-
-    def stop(self) -> None:
-        self._wait(self._serving.__aexit__(None, None, None))
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
+@pytest.fixture(scope="module")
+def recorder() -> Recorder:
+    return Recorder(ECHO, SILENT, FAIL)
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
-    server = Server()
-    yield server
-    server.stop()
+def server(recorder: Recorder) -> Iterator[ThreadServer]:
+    with serving_in_thread(recorder) as server:
+        yield server
 
 
 @pytest.fixture
@@ -233,13 +215,15 @@ def test_an_unknown_signal_is_a_number(spool: Spool, capfd: Capture) -> None:
 # replay
 
 
-def test_replay_sends_it_as_a_new_message(spool: Spool, server: Server, capfd: Capture) -> None:
+def test_replay_sends_it_as_a_new_message(
+    spool: Spool, server: ThreadServer, recorder: Recorder, capfd: Capture
+) -> None:
     m = Message(ECHO, b"f", b"m", b"d", tid=1 << 40, priority=196, version=3, data_off=8)
     id_ = keep(spool, m)
-    before = len(server.recorder.messages)
+    before = len(recorder.messages)
     assert run(["quarantine", "replay", id_[:12], "--to", server.place, "--dir", "q"]) == 0
     assert capfd.readouterr().out == "type 0x8001\nfront: f\nmiddle: m\ndata: d\n"
-    (got,) = server.recorder.messages[before:]
+    (got,) = recorder.messages[before:]
     assert (got.front, got.middle, got.data) == (b"f", b"m", b"d")
     kept = ("type", "priority", "version", "compat_version", "data_off")
     assert [getattr(got, name) for name in kept] == [ECHO, 196, 3, 3, 8]
@@ -247,7 +231,7 @@ def test_replay_sends_it_as_a_new_message(spool: Spool, server: Server, capfd: C
     assert spool.ids() == (), "answered, it is done"
 
 
-def test_replay_for_programs_and_keep(spool: Spool, server: Server, capfd: Capture) -> None:
+def test_replay_for_programs_and_keep(spool: Spool, server: ThreadServer, capfd: Capture) -> None:
     id_ = keep(spool)
     line = ["quarantine", "replay", id_, "--to", server.place, "--dir", "q", "--json", "--keep"]
     assert run(line) == 0
@@ -265,7 +249,7 @@ def test_replay_for_programs_and_keep(spool: Spool, server: Server, capfd: Captu
     ],
 )
 def test_what_is_not_answered_stays(
-    spool: Spool, server: Server, type_: int, code: ExitCode, said: str, capfd: Capture
+    spool: Spool, server: ThreadServer, type_: int, code: ExitCode, said: str, capfd: Capture
 ) -> None:
     id_ = keep(spool, Message(type_, tid=5))
     line = ["quarantine", "replay", id_, "--to", server.place, "--dir", "q", "--timeout", "0.2"]
@@ -285,7 +269,7 @@ def test_replay_to_nobody(spool: Spool, capfd: Capture) -> None:
 
 
 def test_replay_of_what_somebody_discards_meanwhile(
-    spool: Spool, server: Server, monkeypatch: pytest.MonkeyPatch, capfd: Capture
+    spool: Spool, server: ThreadServer, monkeypatch: pytest.MonkeyPatch, capfd: Capture
 ) -> None:
     id_ = keep(spool)
     discard = Spool.discard

@@ -40,6 +40,7 @@ REPOSITORY = Path(__file__).parents[2]
         ("serve --metrics-bind gate a", "--metrics-bind = 'gate': must be HOST:PORT, HOST an IPv4"),
         ("serve --metrics-bind gate:1-2 a", "--metrics-bind = 'gate:1-2': must be HOST:PORT"),
         ("config", "missing command"),
+        ("config shwo", "'shwo' is no verb, the nearest is show; verbs: show, get, diff, set"),
         ("config get", "NAME is missing"),
         ("config get wrokers", "NAME = 'wrokers': is unknown, the nearest known name is workers"),
         ("log level loud", "invalid value for 'LEVEL': 'loud' is not one of"),

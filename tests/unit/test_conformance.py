@@ -11,7 +11,8 @@ from random import Random
 import pytest
 
 from mpmsgr import ConnectError, Message, Messenger, Policies, Policy
-from mpmsgr.messenger.connection import LoopbackConnection, MessengerConnection
+from mpmsgr.messenger.connection import MessengerConnection
+from mpmsgr.messenger.loopback import LoopbackConnection
 from mpmsgr.session.inject import Injection
 from mpmsgr.session.policy import (
     LOSSLESS_CLIENT,

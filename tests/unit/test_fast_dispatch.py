@@ -33,6 +33,7 @@ from tests.unit.fast_harness import (
 )
 from tests.unit.messenger_peers import Recorder, connected, peer, place, serving
 from tests.unit.pool_harness import ask, on_uvloop, refused, session, text
+from tests.unit.pool_payloads import Deaf
 
 PUSH = 0x9A10
 
@@ -362,16 +363,13 @@ async def test_requests_of_a_full_session_wait_for_room(setting: str) -> None:
     async with fast_service(quick, setting, Slow(), policies=policies) as (server, messenger):
         con = await session(server, messenger)
         (served,) = server.endpoint.registry
-        transport: Any = con.session.pipe and con.session.pipe.handle
-        transport.pause_reading()
-        asked = [ask(con, FAST, b"%d" % i, data=bytes(2000)) for i in range(40)]
-        await eventually_async(lambda: served.in_seq == 40)
-        before = len(quick.log)
-        assert before < 10
-        assert served.outbox.nbytes < 20_000
-        assert served.handled is not None
-        assert served.handled.prefix < 10
-        transport.resume_reading()
+        with Deaf(con):
+            asked = [ask(con, FAST, b"%d" % i, data=bytes(2000)) for i in range(40)]
+            await eventually_async(lambda: served.in_seq == 40)
+            assert len(quick.log) < 10
+            assert served.outbox.nbytes < 20_000
+            assert served.handled is not None
+            assert served.handled.prefix < 10
         await asyncio.gather(*asked)
         assert quick.noted("fast") == [b"%d" % i for i in range(40)]
 
@@ -383,11 +381,9 @@ async def test_a_peer_that_never_reads_does_not_fill_the_memory(setting: str) ->
     quick = Quick()
     async with fast_service(quick, setting, Slow(), policies=policies) as (server, messenger):
         con = await session(server, messenger)
-        transport: Any = con.session.pipe and con.session.pipe.handle
-        transport.pause_reading()
-        asked = [ask(con, FAST, b"%d" % i, data=bytes(2000)) for i in range(400)]
-        await eventually_async(lambda: server.endpoint.counters.overruns)
-        transport.resume_reading()
+        with Deaf(con):
+            asked = [ask(con, FAST, b"%d" % i, data=bytes(2000)) for i in range(400)]
+            await eventually_async(lambda: server.endpoint.counters.overruns)
         await asyncio.gather(*asked)
         assert quick.noted("fast") == [b"%d" % i for i in range(400)]
 

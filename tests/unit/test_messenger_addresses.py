@@ -133,7 +133,7 @@ async def test_a_server_that_advertises_the_port_map() -> None:
     proxy = FaultProxy(None, 1, mean_bytes=NEVER, kinds=(Kind.CUT,))
     with proxy_in_thread(proxy) as (host, port):
         async with serving(advertise=f"{host}:{port}") as server, client() as messenger:
-            (listener,) = server._accepters[0]._listeners
+            (listener,) = server.binding.accepters[0]._listeners
             proxy.target = listener.getsockname()
             con = await connected(messenger, f"{host}:{port}")
             assert (con.peer_addr, place(server)) == (server.addr, f"{host}:{port}")

@@ -75,9 +75,9 @@ async def test_every_bind_moves() -> None:
     async with Messenger("svc.1", drain_s=0.1) as server, client() as messenger:
         server.add_dispatcher_tail(Recorder())
         await server.bind("127.0.0.1:0", "127.0.0.1:0")
-        before = {addr.port for addr in server._bound}
+        before = {addr.port for addr in server.binding.addrs}
         await server.rebind()
-        after = {addr.port for addr in server._bound}
+        after = {addr.port for addr in server.binding.addrs}
         assert (len(after), after & before) == (2, set())
         for port in after:
             con = await connected(messenger, f"127.0.0.1:{port}")
@@ -117,13 +117,15 @@ async def test_an_advertised_server_announces_its_new_nonce() -> None:
         serving(advertise="127.0.0.1:7777") as server,
         client() as messenger,
     ):
-        con = await connected(messenger, f"127.0.0.1:{server._bound[0].port}", verify_address=False)
+        con = await connected(
+            messenger, f"127.0.0.1:{server.binding.addrs[0].port}", verify_address=False
+        )
         before = con.peer_addr
         con.mark_down()
         assert str(before).startswith("127.0.0.1:7777/")
         await server.rebind()
         again = await connected(
-            messenger, f"127.0.0.1:{server._bound[0].port}", verify_address=False
+            messenger, f"127.0.0.1:{server.binding.addrs[0].port}", verify_address=False
         )
         assert again.peer_addr == server.addr == before._replace(nonce=before.nonce + 1_000_000)
 

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from mpmsgr import Message, Messenger, RemoteError, RequestTimeout, SessionReset
-from mpmsgr.messenger.connection import LoopbackConnection
+from mpmsgr.messenger.loopback import LoopbackConnection
 from tests.support import eventually_async
 from tests.unit.messenger_peers import (
     ECHO,

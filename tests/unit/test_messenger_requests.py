@@ -364,8 +364,7 @@ async def test_a_server_that_restarts_is_another_incarnation() -> None:
         async with messenger:
             con = await connected(messenger, where)
             # Its sockets go away without a word, as when the process is killed.
-            for accepter in server._accepters:
-                await accepter.stop()
+            await server.stop_accepting()
             waiting = asyncio.ensure_future(con.request(Message(SILENT), timeout=20))
             await eventually_async(lambda: pending(con))
             server_side(server).mark_down()

@@ -141,8 +141,7 @@ async def test_a_server_that_restarts() -> None:
         async with client(policies=RESEND) as messenger:
             con = await connected(messenger, where)
             await con.request(Message(ECHO, b"0"), timeout=10)
-            for accepter in server._accepters:
-                await accepter.stop()
+            await server.stop_accepting()
             session = server_side(server).session
             assert session.pipe is not None
             session.pipe.handle.pause_reading()  # type: ignore[attr-defined]

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import pytest
 
@@ -14,14 +11,14 @@ from mpmsgr import (
     ConnectError,
     Connection,
     Message,
-    Messenger,
     RemoteError,
     RequestTimeout,
     SessionReset,
     sync,
 )
 from tests.support import eventually
-from tests.unit.messenger_peers import ECHO, FAIL, PUSH, SILENT, Recorder, place
+from tests.unit.messenger_peers import ECHO, FAIL, PUSH, SILENT, Recorder
+from tests.unit.thread_serving import ThreadServer, serving_in_thread
 
 SPREAD = 0x9010
 
@@ -39,44 +36,17 @@ class Pushes(Recorder):
         return None
 
 
-class Server:
-    """A messenger on a loop in a thread."""
-
-    def __init__(self) -> None:
-        self.loop = asyncio.new_event_loop()
-        self.thread = threading.Thread(target=self.loop.run_forever)
-        self.thread.start()
-        self.messenger = self.run(self._start())
-        self.place = place(self.messenger)
-
-    async def _start(self) -> Messenger:
-        messenger = Messenger("svc.0", drain_s=0.2)
-        messenger.add_dispatcher_tail(Pushes())
-        await messenger.bind("127.0.0.1:0")
-        return messenger
-
-    def run(self, work: Any) -> Any:
-        return asyncio.run_coroutine_threadsafe(work, self.loop).result(10)
-
-    def stop(self) -> None:
-        self.run(self.messenger.shutdown())
-        self.loop.call_soon_threadsafe(self.loop.stop)
-        self.thread.join()
-        self.loop.close()
-
-
 @pytest.fixture
-def server() -> Iterator[Server]:
-    server = Server()
-    yield server
-    server.stop()
+def server() -> Iterator[ThreadServer]:
+    with serving_in_thread(Pushes()) as server:
+        yield server
 
 
 def ask(con: sync.SyncConnection, text: bytes) -> bytes:
     return bytes(con.request(Message(ECHO, text), timeout=10).front)
 
 
-def test_a_request(server: Server) -> None:
+def test_a_request(server: ThreadServer) -> None:
     with sync.connect(server.place, timeout=5) as con:
         assert ask(con, b"x") == b"x"
         assert con.send_message(Message(SILENT)) is True
@@ -84,7 +54,7 @@ def test_a_request(server: Server) -> None:
         assert con.connection.peer_addr == server.messenger.addr
 
 
-def test_requests_that_are_not_waited_for(server: Server) -> None:
+def test_requests_that_are_not_waited_for(server: ThreadServer) -> None:
     with sync.connect(server.place, timeout=5) as con:
         silent, failed = con.submit(Message(SILENT)), con.submit(Message(FAIL))
         replies = [con.submit(Message(ECHO, b"%d" % i), timeout=10) for i in range(20)]
@@ -99,13 +69,13 @@ def test_requests_that_are_not_waited_for(server: Server) -> None:
         con.submit(Message(ECHO))
 
 
-def test_many_threads(server: Server) -> None:
+def test_many_threads(server: ThreadServer) -> None:
     with sync.connect(server.place, timeout=5) as con, ThreadPoolExecutor(8) as threads:
         texts = [b"%d" % i for i in range(400)]
         assert list(threads.map(lambda text: ask(con, text), texts)) == texts
 
 
-def test_errors_are_those_of_the_other_client(server: Server) -> None:
+def test_errors_are_those_of_the_other_client(server: ThreadServer) -> None:
     with sync.connect(server.place, timeout=5) as con:
         with pytest.raises(RemoteError, match="as it was told"):
             con.request(Message(FAIL), timeout=5)
@@ -123,19 +93,19 @@ def test_nobody_there() -> None:
         raise AssertionError("not reached")
 
 
-def test_what_the_block_raises_comes_out(server: Server) -> None:
+def test_what_the_block_raises_comes_out(server: ThreadServer) -> None:
     with pytest.raises(KeyError, match="mine"), sync.connect(server.place, timeout=5):
         raise KeyError("mine")
 
 
-def test_pushes_from_the_moment_they_are_asked_for(server: Server) -> None:
+def test_pushes_from_the_moment_they_are_asked_for(server: ThreadServer) -> None:
     with sync.connect(server.place, timeout=5) as con:
         pushes = con.messages(PUSH)
         con.request(Message(SPREAD, b"20"), timeout=5)
         assert [bytes(next(pushes).front) for _ in range(20)] == [b"%d" % i for i in range(20)]
 
 
-def test_the_session_ends_while_threads_wait(server: Server) -> None:
+def test_the_session_ends_while_threads_wait(server: ThreadServer) -> None:
     with sync.connect(server.place, timeout=5) as con, ThreadPoolExecutor(3) as threads:
         pushes = con.messages(PUSH)
         waiting = [
@@ -150,7 +120,7 @@ def test_the_session_ends_while_threads_wait(server: Server) -> None:
                 call.result(10)
 
 
-def test_the_block_ends_while_threads_wait(server: Server) -> None:
+def test_the_block_ends_while_threads_wait(server: ThreadServer) -> None:
     with ThreadPoolExecutor(1) as threads:
         with sync.connect(server.place, timeout=5) as con:
             waiting = threads.submit(con.request, Message(SILENT))
@@ -162,7 +132,7 @@ def test_the_block_ends_while_threads_wait(server: Server) -> None:
                 call()
 
 
-def test_threads_that_go_on_asking_never_hang(server: Server) -> None:
+def test_threads_that_go_on_asking_never_hang(server: ThreadServer) -> None:
     def ask_on(con: sync.SyncConnection) -> int:
         for count in range(1_000_000):
             try:

@@ -7,7 +7,8 @@ from random import Random
 
 import pytest
 
-from mpmsgr import Message
+from mpmsgr import Message, Messenger
+from mpmsgr.messenger.connection import MessengerConnection
 from mpmsgr.messenger.transport import PipeTransport
 from mpmsgr.session.session import Pause
 from tests.raw_peer import RawPeer
@@ -157,14 +158,20 @@ async def test_a_server_that_does_not_read_holds_up_nobody_else() -> None:
         assert [bytes(m.front) for m in replies] == [b"%d" % i for i in range(30)]
 
 
+async def leave_unread(server: Messenger, con: MessengerConnection) -> MessengerConnection:
+    """The server's side of *con*, which reads nothing of the 40 MiB that are sent to it."""
+    await eventually_async(lambda: len(server.endpoint.registry))
+    socket_of(con).pause_reading()
+    there = server_side(server)
+    for _ in range(40):
+        there.send_message(Message(SILENT, data=bytes(MIB)))
+    return there
+
+
 @both_loops
 async def test_a_shutdown_does_not_wait_for_a_peer_that_does_not_read() -> None:
     async with pair(drain_s=0.1) as (server, con):
-        await eventually_async(lambda: len(server.endpoint.registry))
-        socket_of(con).pause_reading()
-        there = server_side(server)
-        for _ in range(40):
-            there.send_message(Message(SILENT, data=bytes(MIB)))
+        await leave_unread(server, con)
         lost = await asyncio.wait_for(server.shutdown(0.1), 5)
         assert lost == sum(reset.lost for reset in server.undelivered) > 0
 
@@ -172,11 +179,7 @@ async def test_a_shutdown_does_not_wait_for_a_peer_that_does_not_read() -> None:
 @both_loops
 async def test_the_socket_of_an_ended_session_does_not_wait_for_its_peer_to_read() -> None:
     async with pair(drain_s=0.1) as (server, con):
-        await eventually_async(lambda: len(server.endpoint.registry))
-        socket_of(con).pause_reading()
-        there = server_side(server)
-        for _ in range(40):
-            there.send_message(Message(SILENT, data=bytes(MIB)))
+        there = await leave_unread(server, con)
         await eventually_async(lambda: socket_of(there).write_paused)
         there.mark_down()
         await eventually_async(lambda: not server.driver._transports)

@@ -27,7 +27,9 @@ from mpmsgr.wire.v1.parcel import FOOTER_SIZE
 from tests.support import eventually_async
 from tests.unit import pool_harness
 from tests.unit.messenger_peers import ECHO, PUSH, SILENT, client, connected, place
-from tests.unit.pool_harness import Site, ask, on_uvloop
+from tests.unit.pool_harness import ask, on_uvloop
+from tests.unit.pool_site import Site
+from tests.unit.pool_under_test import Pool
 
 LIMIT = 10_000
 COUNT = 40
@@ -65,7 +67,7 @@ class Outboxes:
     def __init__(self, tasks: Iterable[Callable[[Connection, Message], Any]]) -> None:
         self.tasks = list(tasks)
         self.workers: list[Worker] = []
-        self.pool: pool_harness.Pool
+        self.pool: Pool
 
     def plugin(self, site: Site) -> list[Worker]:
         """The next worker's task."""

@@ -15,7 +15,17 @@ from mpmsgr.dispatch.verdicts import Poison, Reject, Retry
 from mpmsgr.messenger.connection import MessengerConnection
 from mpmsgr.session.policy import STATEFUL_SERVER, Policies
 from tests.support import eventually_async
-from tests.unit.pool_harness import Site, answer, ask, on_uvloop, pool, refused, session, text
+from tests.unit.pool_harness import (
+    answer,
+    ask,
+    on_uvloop,
+    pool,
+    pool_and_session,
+    refused,
+    session,
+    text,
+)
+from tests.unit.pool_site import Site
 
 WORK, LATER, FREE, ASK = range(0x9001, 0x9005)
 HANDLED = Policies(STATEFUL_SERVER).having(ack="handled")
@@ -91,8 +101,7 @@ async def reconnect(con: MessengerConnection) -> None:
 @on_uvloop
 async def test_a_message_is_kept_until_it_is_handled() -> None:
     plugin = Gates()
-    async with pool(plugin, policies=HANDLED) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(plugin, policies=HANDLED) as (_, con):
         asked = [ask(con, LATER, n) for n in range(3)]
         await eventually_async(lambda: plugin.begun() == ["0"])
         await reconnect(con)
@@ -108,8 +117,7 @@ async def test_a_message_is_kept_until_it_is_handled() -> None:
 async def test_nothing_is_acknowledged_ahead_of_what_is_in_work() -> None:
     """They complete in any order."""
     plugin = Gates()
-    async with pool(plugin, workers=2, policies=HANDLED) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(plugin, workers=2, policies=HANDLED) as (_, con):
         asked = [ask(con, FREE, n) for n in range(5)]
         await eventually_async(lambda: len(plugin.runs) == 5)
         plugin.open(1, 3)
@@ -131,8 +139,7 @@ async def test_nothing_is_acknowledged_ahead_of_what_is_in_work() -> None:
 @on_uvloop
 async def test_a_dead_worker_acknowledges_nothing(size: int) -> None:
     plugin = Gates()
-    async with pool(plugin, policies=HANDLED) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(plugin, policies=HANDLED) as (p, con):
         asked = [ask(con, LATER, n, data=bytes(size)) for n in range(2)]
         await eventually_async(lambda: plugin.begun() == ["0"])
         p.kill(0)
@@ -158,8 +165,7 @@ async def test_a_dead_worker_acknowledges_nothing(size: int) -> None:
 @on_uvloop
 async def test_however_it_ends_it_is_handled(front: str, code: ErrorCode | None) -> None:
     plugin = Gates()
-    async with pool(plugin, policies=HANDLED, respawn=True, max_attempts=2) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(plugin, policies=HANDLED, respawn=True, max_attempts=2) as (_, con):
         asked = ask(con, WORK, front)
         if code is None:
             assert unpack(await asked) == "done"
@@ -172,8 +178,7 @@ async def test_however_it_ends_it_is_handled(front: str, code: ErrorCode | None)
 @on_uvloop
 async def test_a_message_that_is_to_be_tried_again_is_in_work() -> None:
     plugin = Gates()
-    async with pool(plugin, policies=HANDLED) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(plugin, policies=HANDLED) as (_, con):
         asked = ask(con, WORK, "retry")
         await eventually_async(lambda: plugin.runs)
         assert kept(con) == 1
@@ -220,8 +225,7 @@ async def test_a_session_that_starts_over_does_not_count_what_was_in_work() -> N
 @on_uvloop
 async def test_by_default_a_message_is_acknowledged_when_it_came() -> None:
     plugin = Gates()
-    async with pool(plugin) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(plugin) as (_, con):
         asked = ask(con, LATER, 0)
         await eventually_async(lambda: plugin.runs and kept(con) == 0)
         plugin.open(0)

@@ -41,11 +41,13 @@ from mpmsgr.pool.mapping import address_of
 from mpmsgr.pool.ring import RingWriter
 from mpmsgr.session.pipe import Pipe
 from mpmsgr.wire.v1.parcel import Parcel
-from tests.unit.pool_harness import Pool, Site, ask, on_uvloop, pool, session
-from tests.unit.test_pool_memory import payload
+from tests.unit.pool_harness import ask, on_uvloop, pool, session
+from tests.unit.pool_payloads import LARGE, payload
+from tests.unit.pool_site import Site
+from tests.unit.pool_under_test import Pool
 
 ECHO, BYTES, ALLOCATED = 0x9001, 0x9002, 0x9003
-INLINE, LARGE = 8_000, 600_000
+INLINE = 8_000
 SHORT_READ, READ = 16 << 10, 256 << 10
 
 

@@ -13,16 +13,16 @@ from mpmsgr.dispatch.group import Service
 from mpmsgr.dispatch.handlers import every, handles
 from tests.support import eventually_async
 from tests.unit.pool_harness import (
-    Plugin,
-    Site,
     answer,
     on_uvloop,
     pool,
     service,
+    service_and_session,
     session,
     text,
     with_and_without_workers,
 )
+from tests.unit.pool_site import Plugin, Site
 
 JOIN, PUSH = 0x9001, 0x9002
 
@@ -162,8 +162,7 @@ async def test_calls_can_send(workers: int) -> None:
 
         return [join, tell]
 
-    async with service(plugin, workers) as (server, messenger):
-        con = await session(server, messenger)
+    async with service_and_session(plugin, workers) as (_, con):
         pushes = con.messages(PUSH)
         con.send_message(Message(JOIN))
         heard = {text(await anext(pushes)) for _ in range(6)}

@@ -14,10 +14,6 @@ from mpmsgr.dispatch.verdicts import Poison, Reject, Retry
 from mpmsgr.pool.report import Report
 from tests.support import eventually_async
 from tests.unit.pool_harness import (
-    SIZES,
-    Pool,
-    Site,
-    Sizes,
     answer,
     ask,
     on_uvloop,
@@ -26,6 +22,8 @@ from tests.unit.pool_harness import (
     sessions,
     text,
 )
+from tests.unit.pool_site import Site
+from tests.unit.pool_under_test import SIZES, Pool, Sizes
 
 WORK, LATER, TYPED, STATE, PUSH = range(0x9001, 0x9006)
 RAISED: dict[str, Callable[[], BaseException]] = {

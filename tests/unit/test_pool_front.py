@@ -11,17 +11,9 @@ from mpmsgr.messenger.connection import MessengerConnection
 from mpmsgr.pool.envelope import BATCH, READY, pack
 from mpmsgr.pool.remote import RemoteConnection
 from tests.support import eventually_async
-from tests.unit.pool_harness import (
-    INCARNATION,
-    Pool,
-    Site,
-    answer,
-    ask,
-    on_uvloop,
-    pool,
-    session,
-    text,
-)
+from tests.unit.pool_harness import answer, ask, on_uvloop, pool, pool_and_session, session, text
+from tests.unit.pool_site import Site
+from tests.unit.pool_under_test import INCARNATION, Pool
 
 ASK, HOLD, DOWN, PUSH = 0x9001, 0x9002, 0x9003, 0x9004
 
@@ -90,8 +82,7 @@ async def test_the_ready_of_a_dead_worker_that_arrives_late() -> None:
 @on_uvloop
 async def test_a_new_worker_before_the_old_one_s_death_is_known() -> None:
     crew = Crew()
-    async with pool(crew) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(crew) as (p, con):
         asked = [ask(con, HOLD, i) for i in range(3)]
         await eventually_async(lambda: crew.of["0.1"].seen)
         p.cut(p.workers.pop(0))
@@ -125,8 +116,7 @@ async def test_frames_that_are_stale() -> None:
 
 @on_uvloop
 async def test_without_shared_memory_everything_travels_in_frames() -> None:
-    async with pool(Crew(), sizes=None) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(Crew(), sizes=None) as (_, con):
         assert await home(con) == "0.1"
         assert (await ask(con, ASK, data=bytes(3_000_000))).tid
 
@@ -137,8 +127,7 @@ async def test_without_shared_memory_everything_travels_in_frames() -> None:
 @on_uvloop
 async def test_what_a_dead_worker_held_is_done_by_the_next_and_the_lane_goes_on() -> None:
     crew = Crew()
-    async with pool(crew) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(crew) as (p, con):
         asked = [ask(con, HOLD, i) for i in range(3)]
         await eventually_async(lambda: crew.of["0.1"].seen)
         p.kill(0)
@@ -151,8 +140,7 @@ async def test_what_a_dead_worker_held_is_done_by_the_next_and_the_lane_goes_on(
 
 @on_uvloop
 async def test_what_waits_for_a_worker_gets_the_next_one() -> None:
-    async with pool(Crew(), workers=0) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(Crew(), workers=0) as (p, con):
         waiting = asyncio.ensure_future(home(con))
         await eventually_async(lambda: p.lane().queued == 2)  # accept, and the message
         await p.worker(0)
@@ -161,8 +149,7 @@ async def test_what_waits_for_a_worker_gets_the_next_one() -> None:
 
 @on_uvloop
 async def test_a_worker_that_says_goodbye() -> None:
-    async with pool(Crew()) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(Crew()) as (p, con):
         assert await home(con) == "0.1"
         p.workers.pop(0).runtime.goodbye()
         await p.worker(1)
@@ -173,8 +160,7 @@ async def test_a_worker_that_says_goodbye() -> None:
 @on_uvloop
 async def test_a_worker_that_retires_finishes_what_it_has() -> None:
     crew = Crew()
-    async with pool(crew, workers=2) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(crew, workers=2) as (p, con):
         asked = [ask(con, HOLD, i) for i in range(3)]
         (old,) = await eventually_async(lambda: [w for w in crew.of.values() if w.seen])
         slot = int(old.site.name[0])
@@ -200,8 +186,7 @@ async def move(p: Pool) -> None:
 
 @on_uvloop
 async def test_a_moved_lane_is_forgotten_where_it_was() -> None:
-    async with pool(Crew(), workers=2) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(Crew(), workers=2) as (p, con):
         assert await home(con) == "0.1"
         await move(p)
         assert await home(con) == "1.1"
@@ -212,8 +197,7 @@ async def test_a_moved_lane_is_forgotten_where_it_was() -> None:
 @on_uvloop
 async def test_a_stored_connection_of_a_moved_lane_still_reaches_its_peer() -> None:
     crew = Crew()
-    async with pool(crew, workers=2) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(crew, workers=2) as (p, con):
         pushes = con.messages(PUSH)
         assert await home(con) == "0.1"
         (stored,) = crew.of["0.1"].cons
@@ -228,8 +212,7 @@ async def test_a_stored_connection_of_a_moved_lane_still_reaches_its_peer() -> N
 
 @on_uvloop
 async def test_a_lane_that_moves_after_a_reconnect() -> None:
-    async with pool(Crew(), workers=2) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(Crew(), workers=2) as (p, con):
         assert await home(con) == "0.1"
         assert con.session.pipe is not None
         con.session.pipe.handle.abort()  # type: ignore[attr-defined]
@@ -280,8 +263,7 @@ async def test_messages_behind_a_mark_down_are_handled_and_know_their_sender() -
 
 @on_uvloop
 async def test_reading_pauses_above_the_limit_and_goes_on() -> None:
-    async with pool(Crew(), workers=0, dispatch_bytes=10_000) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(Crew(), workers=0, dispatch_bytes=10_000) as (p, con):
         asked = [ask(con, ASK, b"x" * 1000) for _ in range(400)]
         await eventually_async(lambda: p.nbytes > 10_000)
         await eventually_async(lambda: p.session.paused)

@@ -17,17 +17,17 @@ from mpmsgr.messenger.transport import PipeTransport
 from mpmsgr.session.policy import STATEFUL_SERVER, Policies
 from tests.support import eventually_async
 from tests.unit.pool_harness import (
-    Site,
     answer,
     ask,
     on_uvloop,
     pool,
     service,
-    session,
+    service_and_session,
     sessions,
     text,
     with_and_without_workers,
 )
+from tests.unit.pool_site import Site
 
 JOIN, LEAVE, SAY, PUSH = range(0x9001, 0x9005)
 
@@ -250,8 +250,7 @@ async def test_the_newest_are_kept_where_the_policy_says_so(workers: int) -> Non
 
         return [say, *list(plugin(site))[:1]]
 
-    async with service(burst, workers, policies=policies) as (server, messenger):
-        con = await session(server, messenger)
+    async with service_and_session(burst, workers, policies=policies) as (server, con):
         pushes = con.messages(PUSH)
         await answer(con, JOIN, "a")
         con.send_message(Message(SAY))

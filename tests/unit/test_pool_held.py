@@ -15,19 +15,18 @@ from mpmsgr.dispatch.payload import reply_to
 from mpmsgr.messenger.stream import MessageStream
 from tests.support import eventually_async
 from tests.unit.pool_harness import (
-    Plugin,
-    Site,
     answer,
     ask,
     on_uvloop,
-    pool,
+    pool_and_session,
     refused,
     service,
-    session,
+    service_and_session,
     sessions,
     text,
     with_and_without_workers,
 )
+from tests.unit.pool_site import Plugin, Site
 
 DO, STREAM, MARK, PUSH = 0x9001, 0x9002, 0x9003, 0x9004
 Task = Callable[[Connection, Message], Any]
@@ -122,8 +121,7 @@ async def test_it_leaves_in_the_order_it_was_sent(workers: int) -> None:
         task(con, m)
 
     for one in (task, task_later):
-        async with service(doing(one), workers) as (server, messenger):
-            con = await session(server, messenger)
+        async with service_and_session(doing(one), workers) as (_, con):
             pushes = con.messages(PUSH)
             for front in (b"", b"again"):
                 con.send_message(Message(DO, front, tid=5))
@@ -145,8 +143,7 @@ async def test_what_a_task_of_the_handler_sends_later_leaves_at_once(workers: in
         tasks.append(asyncio.ensure_future(background()))
         return "done"
 
-    async with service(doing(task), workers) as (server, messenger):
-        con = await session(server, messenger)
+    async with service_and_session(doing(task), workers) as (_, con):
         pushes = con.messages(PUSH)
         assert await answer(con, DO) == "done"
         gate.open()
@@ -184,8 +181,7 @@ async def test_of_a_handler_that_fails_only_the_error_leaves(workers: int, later
         raise ValueError("at the end")
 
     plugin = doing(task_later if later else task)
-    async with service(plugin, workers) as (server, messenger):
-        con = await session(server, messenger)
+    async with service_and_session(plugin, workers) as (_, con):
         pushes = con.messages(PUSH)
         for data in (b"", bytes(600_000)):
             code, why = await refused(ask(con, DO, data=data))
@@ -207,8 +203,7 @@ async def test_a_reply_that_is_taken_back_leaves_those_of_others_alone() -> None
         if int(m.front) % 3 == 1:
             raise ValueError(text(m))
 
-    async with pool(doing(task)) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(doing(task)) as (_, con):
         asked = [ask(con, DO, i) for i in range(60)]
         results = await asyncio.gather(*asked, return_exceptions=True)
         failed = [i for i, result in enumerate(results) if isinstance(result, Exception)]
@@ -228,8 +223,7 @@ async def test_of_a_handler_whose_worker_dies_nothing_leaves(size: int) -> None:
         await gate.wait(m)
         return f"attempt {m.attempt}"
 
-    async with pool(doing(task)) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(doing(task)) as (p, con):
         pushes = con.messages(PUSH)
         asked = ask(con, DO, "x")
         await eventually_async(lambda: gate.begun)
@@ -257,8 +251,7 @@ async def test_a_streaming_handler_sends_at_once(workers: int) -> None:
         push(con, "two")
         return "end"
 
-    async with service(doing(task), workers) as (server, messenger):
-        con = await session(server, messenger)
+    async with service_and_session(doing(task), workers) as (_, con):
         pushes = con.messages(PUSH)
         asked = ask(con, STREAM)
         assert await take(pushes, 2) == ["one", "large"]
@@ -275,8 +268,7 @@ async def test_what_a_streaming_handler_sent_before_it_failed_has_left(workers: 
         push(con, "sent")
         raise ValueError("at the end")
 
-    async with service(doing(task), workers) as (server, messenger):
-        con = await session(server, messenger)
+    async with service_and_session(doing(task), workers) as (_, con):
         pushes = con.messages(PUSH)
         code, _ = await refused(ask(con, STREAM))
         assert code == ErrorCode.HANDLER_FAILED
@@ -296,8 +288,7 @@ async def test_a_plain_streaming_handler_does_not_wait_for_its_batch() -> None:
             p.front._link.drain()  # what the front's process does meanwhile
         seen.append(p.session.outbox.queued)
 
-    async with pool(doing(task)) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(doing(task)) as (p, con):
         pushes = con.messages(PUSH)
         con.send_message(Message(STREAM))
         assert await take(pushes, 1) == ["sent"]
@@ -314,8 +305,7 @@ async def test_a_handler_may_hold_only_so_much() -> None:
             push(con, "x", size=1000)
         return "end"
 
-    async with pool(doing(task), worker={"held_limit": 10_000}) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(doing(task), worker={"held_limit": 10_000}) as (_, con):
         assert await answer(con, DO, 9) == "end"
         code, why = await refused(ask(con, DO, 10))
         assert code == ErrorCode.HANDLER_FAILED
@@ -329,8 +319,7 @@ async def test_a_reply_above_the_cap() -> None:
     def task(con: Connection, m: Message) -> Message:
         return m.reply(data=bytes(int(m.front)))
 
-    async with pool(doing(task), worker={"held_limit": 10_000}) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(doing(task), worker={"held_limit": 10_000}) as (_, con):
         for size in (20_000, 200_000):
             _, why = await refused(ask(con, DO, size))
             assert "HandlerError: a message of" in why
@@ -342,8 +331,7 @@ async def test_memory_above_the_cap() -> None:
     def task(con: Connection, m: Message) -> Message:
         return m.reply(data=con.allocate(300_000))
 
-    async with pool(doing(task), worker={"held_limit": 200_000}) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(doing(task), worker={"held_limit": 200_000}) as (_, con):
         _, why = await refused(ask(con, DO))
         assert "HandlerError" in why
         assert "streaming=True" in why
@@ -369,8 +357,7 @@ async def test_a_handler_that_ends_the_session(workers: int, later: bool) -> Non
         await asyncio.sleep(0)
         task(con, m)
 
-    async with service(doing(task_later if later else task), workers) as (server, messenger):
-        con = await session(server, messenger)
+    async with service_and_session(doing(task_later if later else task), workers) as (_, con):
         code, _ = await refused(ask(con, DO, "fail"))
         assert code == ErrorCode.HANDLER_FAILED
         assert con.last_reset is None

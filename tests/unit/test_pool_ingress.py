@@ -24,22 +24,20 @@ from tests.streams import message_frame
 from tests.support import eventually_async
 from tests.unit.messenger_peers import place
 from tests.unit.pool_harness import (
-    Pool,
-    Site,
-    Sizes,
     answer,
     ask,
     on_uvloop,
     pool,
+    pool_and_session,
     session,
     sessions,
     text,
 )
-from tests.unit.test_pool_memory import Deaf, large_parts, payload, unacknowledged
+from tests.unit.pool_payloads import LARGE, MIB, Deaf, large_parts, payload, unacknowledged
+from tests.unit.pool_site import Site
+from tests.unit.pool_under_test import Pool, Sizes
 
 HOLD, ECHO, SMALL = 0x9001, 0x9002, 0x9003
-MIB = 1 << 20
-LARGE = 600_000
 
 
 class Gate:
@@ -226,8 +224,7 @@ async def test_a_lease_does_not_count_for_the_quota() -> None:
 
         return [keep]
 
-    async with pool(plugin, sizes=Sizes(arena=8 * MIB)) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(plugin, sizes=Sizes(arena=8 * MIB)) as (p, con):
         for n in range(1, 11):
             assert await answer(con, ECHO, data=payload(LARGE)) == n
         assert p.slots == 10
@@ -242,8 +239,7 @@ async def test_a_lease_does_not_count_for_the_quota() -> None:
 async def test_an_arena_of_one_message_and_echoes_that_are_not_acknowledged(count: int) -> None:
     """Reading the next one must not wait for an ack that is behind it."""
     plugin = Gate()
-    async with pool(plugin, sizes=Sizes(arena=MIB)) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(plugin, sizes=Sizes(arena=MIB)) as (p, con):
         await answer(con, SMALL)
         with Deaf(con):
             asked = [ask(con, ECHO, n, data=payload(LARGE, n)) for n in range(count)]
@@ -257,8 +253,7 @@ async def test_an_arena_of_one_message_and_echoes_that_are_not_acknowledged(coun
 @on_uvloop
 async def test_replies_that_keep_little_give_way_to_what_needs_more() -> None:
     plugin = Gate()
-    async with pool(plugin, sizes=Sizes(arena=2 * MIB)) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(plugin, sizes=Sizes(arena=2 * MIB)) as (p, con):
         await answer(con, SMALL)
         with Deaf(con):
             asked = [ask(con, ECHO, data=payload(LARGE))]
@@ -276,8 +271,7 @@ async def test_replies_that_keep_little_give_way_to_what_needs_more() -> None:
 @on_uvloop
 async def test_replies_keep_no_more_than_half_of_the_arena() -> None:
     plugin = Gate()
-    async with pool(plugin, sizes=Sizes(arena=4 * MIB)) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(plugin, sizes=Sizes(arena=4 * MIB)) as (p, con):
         await answer(con, SMALL)
         with Deaf(con):
             asked = [ask(con, ECHO, n, data=payload(LARGE, n)) for n in range(6)]
@@ -343,8 +337,7 @@ async def test_a_payload_that_comes_too_slowly_gives_way_to_others(
 
 @on_uvloop
 async def test_a_claimed_length_alone_costs_nothing_before_the_session_is_there() -> None:
-    async with pool(Gate(), sizes=Sizes(arena=MIB)) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(Gate(), sizes=Sizes(arena=MIB)) as (p, con):
 
         def claim() -> RawPeer:
             peer = RawPeer(place(p.messenger))
@@ -378,8 +371,7 @@ async def test_a_peer_that_goes_away_while_it_waits() -> None:
 @pytest.mark.parametrize("landed", [100, LARGE // 2, LARGE - 1])
 @on_uvloop
 async def test_a_place_is_free_again_when_its_socket_breaks(landed: int) -> None:
-    async with pool(Gate(), sizes=Sizes(arena=MIB)) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(Gate(), sizes=Sizes(arena=MIB)) as (p, con):
         async with raw_peer(p.messenger) as peer:
             await asyncio.to_thread(peer.send, beginning(LARGE - landed))
             await eventually_async(lambda: p.slots == 1)

@@ -14,29 +14,23 @@ import pytest
 from mpmsgr import Connection, Message
 from mpmsgr.dispatch.handlers import handles
 from mpmsgr.dispatch.payload import unpack
-from mpmsgr.messenger.connection import MessengerConnection
 from mpmsgr.pool.mapping import address_of
 from mpmsgr.session.policy import STATEFUL_SERVER, Policies
-from mpmsgr.wire.v1.parcel import Parcel
 from tests.support import eventually_async
 from tests.unit.pool_harness import (
-    Plugin,
-    Pool,
-    Site,
-    Sizes,
     answer,
     ask,
     on_uvloop,
     pool,
-    session,
+    pool_and_session,
     sessions,
     text,
 )
+from tests.unit.pool_payloads import LARGE, MIB, Deaf, large_parts, payload, unacknowledged
+from tests.unit.pool_site import Plugin, Site
+from tests.unit.pool_under_test import Sizes
 
 DO, SMALL, PUSH = 0x9001, 0x9002, 0x9003
-MIB = 1 << 20
-#: More than one read of a socket brings, so that it lands where it belongs.
-LARGE = 600_000
 Task = Callable[[Connection, Message], Any]
 
 
@@ -57,11 +51,6 @@ def doing(task: Task) -> Plugin:
     return plugin
 
 
-def payload(size: int, seed: int = 0) -> bytes:
-    """Bytes of which no part repeats."""
-    return Random(seed).randbytes(size)
-
-
 def echo(con: Connection, m: Message) -> Message:
     return m.reply(m.front, data=m.data)
 
@@ -69,33 +58,6 @@ def echo(con: Connection, m: Message) -> Message:
 def reversed_(con: Connection, m: Message) -> Message:
     """A reply of bytes that are the handler's own."""
     return m.reply(m.front, data=bytes(m.data)[::-1])
-
-
-class Deaf:
-    """Makes a client read nothing, so that what it was sent stays unacknowledged."""
-
-    def __init__(self, *cons: MessengerConnection) -> None:
-        self.cons = cons
-
-    def __enter__(self) -> None:
-        for con in self.cons:
-            handle: Any = con.session.pipe.handle  # type: ignore[union-attr]
-            handle.pause_reading()
-
-    def __exit__(self, *exc: object) -> None:
-        for con in self.cons:
-            handle: Any = con.session.pipe.handle  # type: ignore[union-attr]
-            handle.resume_reading()
-
-
-def unacknowledged(p: Pool, con: MessengerConnection | None = None) -> list[Parcel]:
-    """What was sent or is to be sent to the client of *con*."""
-    box = p.lane(con).session.outbox
-    return [*box.sent, *(parcel for queue in box._queues.values() for parcel in queue)]
-
-
-def large_parts(parcels: list[Parcel]) -> list[Any]:
-    return [part for parcel in parcels for part in parcel.body if len(part) > 60_000]
 
 
 # in
@@ -111,8 +73,7 @@ async def test_a_large_payload_lies_in_the_arena() -> None:
         return [address_of(m.data) % 64, sum(m.data[::1000])]
 
     data = payload(LARGE)
-    async with pool(doing(task)) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(doing(task)) as (p, con):
         for _ in range(3):
             assert await answer(con, DO, "some front", data=data) == [0, sum(data[::1000])]
         assert seen == [("ingress", memoryview, True)] * 3
@@ -126,8 +87,7 @@ async def test_what_cannot_be_in_the_arena_is_not() -> None:
         seen.append(p.workers[0].place_of(m.data))
         return len(m.data)
 
-    async with pool(doing(task), sizes=Sizes(arena=MIB)) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(doing(task), sizes=Sizes(arena=MIB)) as (p, con):
         for size in (60_000, 2 * MIB):
             assert await answer(con, DO, data=payload(size)) == size
         assert seen == [None, None], "too short for it, too long for it"
@@ -139,8 +99,7 @@ async def test_a_front_and_a_middle_of_any_length() -> None:
         assert isinstance(m.front, bytes)
         return m.reply(m.front, m.middle, m.data)
 
-    async with pool(doing(task)) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(doing(task)) as (_, con):
         for front, middle, size in (
             (1, 0, LARGE),
             (300_000, 0, 0),
@@ -164,8 +123,7 @@ async def test_an_echo_is_sent_from_where_it_landed() -> None:
         return echo(con, m)
 
     data = payload(LARGE)
-    async with pool(doing(task)) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(doing(task)) as (p, con):
         await answer(con, SMALL)
         with Deaf(con):
             asked = ask(con, DO, data=data)
@@ -186,8 +144,7 @@ async def test_part_of_an_echo() -> None:
         return m.reply(data=m.data[1000:-1000])
 
     data = payload(LARGE)
-    async with pool(doing(task)) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(doing(task)) as (p, con):
         await answer(con, SMALL)
         with Deaf(con):
             asked = ask(con, DO, data=data)
@@ -201,8 +158,7 @@ async def test_part_of_an_echo() -> None:
 @on_uvloop
 async def test_bytes_are_copied_into_the_worker_s_arena_once() -> None:
     data = payload(LARGE)
-    async with pool(doing(lambda con, m: m.reply(data=data))) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(doing(lambda con, m: m.reply(data=data))) as (p, con):
         await answer(con, SMALL)
         with Deaf(con):
             asked = ask(con, DO)
@@ -226,8 +182,7 @@ async def test_memory_that_was_allocated_is_sent_from_where_it_was_written() -> 
         view[:LARGE] = data
         return m.reply(data=view[:LARGE])
 
-    async with pool(doing(task)) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(doing(task)) as (p, con):
         await answer(con, SMALL)
         with Deaf(con):
             asked = ask(con, DO)
@@ -261,8 +216,7 @@ async def test_what_was_sent_is_not_changed_by_what_is_written_later(how: str) -
             except ValueError:
                 refused.append(name)
 
-    async with pool(doing(task)) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(doing(task)) as (p, con):
         await answer(con, SMALL)
         with Deaf(con):
             asked = ask(con, DO)
@@ -288,8 +242,7 @@ async def test_arrays_as_payloads() -> None:
         raise AssertionError(text(m))
 
     numbers = np.arange(LARGE // 8, dtype=np.float64)
-    async with pool(doing(task)) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(doing(task)) as (_, con):
         for how, factor in (("same", 1), ("new", 2), ("in place", 2)):
             reply = await ask(con, DO, how, data=numbers.tobytes())
             assert (np.frombuffer(reply.data, np.float64) == numbers * factor).all()
@@ -337,8 +290,7 @@ async def test_an_arena_that_is_full_is_no_reason_to_fail() -> None:
             return m.reply(data=view)
         return m.reply(data=data)
 
-    async with pool(doing(task), sizes=sizes) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(doing(task), sizes=sizes) as (p, con):
         await answer(con, SMALL)
         with Deaf(con):
             asked = [ask(con, DO, how) for how in ("allocate", "bytes", "allocate", "bytes")]
@@ -365,8 +317,7 @@ async def test_a_handler_may_keep_a_payload() -> None:
         return len(m.data)
 
     data = payload(LARGE)
-    async with pool(doing(task)) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(doing(task)) as (p, con):
         for n, how in enumerate(("array", "slice", "message"), 1):
             assert await answer(con, DO, how, data=data) == LARGE
             await eventually_async(lambda: p.items == 0)
@@ -388,8 +339,7 @@ async def test_a_payload_in_a_cycle_of_garbage_is_given_back_when_that_is_collec
     def task(con: Connection, m: Message) -> None:
         m.obj = [m]
 
-    async with pool(doing(task)) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(doing(task)) as (p, con):
         gc.disable()
         try:
             con.send_message(Message(DO, data=payload(LARGE)))
@@ -416,8 +366,7 @@ async def test_a_worker_that_never_gives_back_is_recycled(
         kept.append(m.data)
         return len(m.data)
 
-    async with pool(doing(keep), lease_max_age_s=0.05, recycle=recycle) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(doing(keep), lease_max_age_s=0.05, recycle=recycle) as (p, con):
         assert await answer(con, DO, data=payload(LARGE)) == LARGE
         await eventually_async(lambda: told)
         slot, generation, why = told[0]
@@ -443,8 +392,7 @@ async def test_a_message_in_work_is_no_lease(monkeypatch: pytest.MonkeyPatch) ->
     def recycle(*args: Any) -> None:
         told.append(args)
 
-    async with pool(doing(wait), lease_max_age_s=0.02, recycle=recycle) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(doing(wait), lease_max_age_s=0.02, recycle=recycle) as (p, con):
         asked = ask(con, DO, data=payload(LARGE))
         await eventually_async(lambda: p.slots == 1)
         await asyncio.sleep(0.08)
@@ -543,8 +491,7 @@ async def test_a_worker_that_dies_at_any_step_leaves_nothing(step: str) -> None:
 
         return [do, small]
 
-    async with pool(plugin) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(plugin) as (p, con):
         pushes = con.messages(PUSH)
         await answer(con, SMALL)
         if step == "before it reads":
@@ -573,8 +520,7 @@ async def test_a_peer_that_goes_away_in_the_midst_of_a_payload() -> None:
         await gate.wait()
         return len(m.data)
 
-    async with pool(doing(task)) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(doing(task)) as (p, con):
         asked = [ask(con, DO, n, data=payload(LARGE, n)) for n in range(6)]
         await eventually_async(lambda: p.slots)
         for _ in range(3):

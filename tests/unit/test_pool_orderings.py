@@ -20,16 +20,18 @@ from mpmsgr.pool import switchboard
 from mpmsgr.session.policy import STATEFUL_SERVER, Policies
 from tests.support import eventually_async
 from tests.unit.pool_harness import (
-    Site,
     answer,
     ask,
     on_uvloop,
     pool,
+    pool_and_session,
     service,
+    service_and_session,
     session,
     sessions,
     with_and_without_workers,
 )
+from tests.unit.pool_site import Site
 
 PLAIN, ROOM, BYTES, FREE, HOLD = range(0x9001, 0x9006)
 
@@ -137,8 +139,7 @@ async def test_a_key_stays_where_it_is() -> None:
 async def test_keys_do_not_wait_for_each_other_nor_for_the_session(workers: int) -> None:
     rooms = Rooms()
     rooms.closed = [("a", 1), ("plain", 1)]
-    async with service(rooms, workers) as (server, messenger):
-        con = await session(server, messenger)
+    async with service_and_session(rooms, workers) as (_, con):
         waiting = [ask(con, ROOM, in_room("a", 1)), ask(con, PLAIN, in_room(None, 1))]
         await eventually_async(lambda: len(rooms.running) == 2)
         assert await answer(con, ROOM, in_room("b", 1)) == ["b", 1]
@@ -155,8 +156,7 @@ async def test_keys_do_not_wait_for_each_other_nor_for_the_session(workers: int)
 async def test_a_key_of_bytes(workers: int) -> None:
     rooms = Rooms()
     rooms.closed = [(b"aa", b"1")]
-    async with service(rooms, workers) as (server, messenger):
-        con = await session(server, messenger)
+    async with service_and_session(rooms, workers) as (_, con):
         waiting = [ask(con, BYTES, front) for front in (b"..aa1", b"::aa2")]
         assert (await ask(con, BYTES, b"..bb1")).tid
         assert rooms.begun(b"aa") == [b"1"]
@@ -170,8 +170,7 @@ async def test_a_key_of_bytes(workers: int) -> None:
 async def test_a_message_without_its_key_takes_its_turn_in_the_session(workers: int) -> None:
     rooms = Rooms()
     rooms.closed = [("plain", 1)]
-    async with service(rooms, workers) as (server, messenger):
-        con = await session(server, messenger)
+    async with service_and_session(rooms, workers) as (_, con):
         asked = [ask(con, PLAIN, in_room(None, 1)), ask(con, ROOM, msgpack.packb({"n": 2}))]
         asked.append(ask(con, PLAIN, in_room(None, 3)))
         assert await answer(con, ROOM, in_room("a", 1)) == ["a", 1]
@@ -186,8 +185,7 @@ async def test_a_message_without_its_key_takes_its_turn_in_the_session(workers: 
 @on_uvloop
 async def test_keys_of_any_kind(workers: int) -> None:
     rooms = Rooms()
-    async with service(rooms, workers) as (server, messenger):
-        con = await session(server, messenger)
+    async with service_and_session(rooms, workers) as (_, con):
         for room in (None, True, 7, 1.5, "text", b"bytes"):
             assert await answer(con, ROOM, in_room(room, 1)) == [room, 1]
 
@@ -235,8 +233,7 @@ async def test_lanes_of_keys_are_forgotten_when_there_are_too_many(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(switchboard, "_IDLE_KEYS", 20)
-    async with pool(counting, workers=2) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(counting, workers=2) as (p, con):
         assert await answer(con, ROOM, in_room("kept", 1)) == 1
         for n in range(200):
             assert await answer(con, ROOM, in_room(n)) == 0
@@ -248,8 +245,7 @@ async def test_lanes_of_keys_are_forgotten_when_there_are_too_many(
 @on_uvloop
 async def test_and_so_they_are_without_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(local, "_KEYS", 20)
-    async with service(counting, 0) as (server, messenger):
-        con = await session(server, messenger)
+    async with service_and_session(counting, 0) as (server, con):
         assert await answer(con, ROOM, in_room("kept", 1)) == 1
         for n in range(200):
             assert await answer(con, ROOM, in_room(n)) == 0
@@ -266,8 +262,7 @@ async def test_and_so_they_are_without_workers(monkeypatch: pytest.MonkeyPatch) 
 async def test_messages_without_an_order_wait_for_nobody(workers: int) -> None:
     rooms = Rooms()
     rooms.closed = [("free", n) for n in range(10)]
-    async with service(rooms, workers) as (server, messenger):
-        con = await session(server, messenger)
+    async with service_and_session(rooms, workers) as (_, con):
         waiting = [ask(con, FREE, in_room(None, n)) for n in range(10)]
         await eventually_async(lambda: len(rooms.running) == 10)
         assert await answer(con, PLAIN, in_room(None, 1)) == ["plain", 1]
@@ -338,8 +333,7 @@ async def test_events_are_in_the_session_s_order(workers: int) -> None:
 async def test_what_came_before_a_worker_was_there_finds_its_lane() -> None:
     rooms = Rooms()
     rooms.closed = [("a", 1)]
-    async with pool(rooms, workers=0) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(rooms, workers=0) as (p, con):
         waiting = [ask(con, ROOM, in_room("a", n)) for n in (1, 2)]
         others = [ask(con, ROOM, in_room("b", 1)), ask(con, PLAIN, in_room(None, 1))]
         await eventually_async(lambda: p.items == 5)
@@ -363,8 +357,7 @@ async def test_all_messages_of_a_full_session_wait() -> None:
 
         return [*rooms(site), grow]
 
-    async with pool(plugin, workers=2, policies=policies) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(plugin, workers=2, policies=policies) as (p, con):
         await answer(con, PLAIN, in_room(None, 0))
         assert con.session.pipe is not None
         handle = con.session.pipe.handle

@@ -19,18 +19,18 @@ from mpmsgr.session.policy import STATEFUL_SERVER, Policies
 from tests.support import eventually_async
 from tests.unit.messenger_peers import client, connected, place
 from tests.unit.pool_harness import (
-    Pool,
-    Site,
     answer,
     ask,
     on_uvloop,
-    pool,
+    pool_and_session,
     refused,
     service,
-    session,
+    service_and_session,
     sessions,
     with_and_without_workers,
 )
+from tests.unit.pool_site import Site
+from tests.unit.pool_under_test import Pool
 
 WHO, TELL, FAIL, STREAM, PLAIN, PUSH = range(0x9B01, 0x9B07)
 LIMIT = 10_000
@@ -162,8 +162,7 @@ async def outside(
     **options: Any,
 ) -> AsyncIterator[tuple[Pool, MessengerConnection, Callable[..., Awaitable[bool]]]]:
     """A pool, a client's session, and what pushes to it from the worker that does not have it."""
-    async with pool(Post(), 2, **options) as (made, messenger):
-        con = await session(made, messenger)
+    async with pool_and_session(Post(), 2, **options) as (made, con):
         _, id_ = await answer(con, WHO)
         runtime = next(w.runtime for w in made.workers.values() if not w.cons)
 
@@ -255,8 +254,7 @@ async def test_from_a_regular_call(workers: int) -> None:
 
         return [*Post()(site), push]
 
-    async with service(plugin, workers) as (server, messenger):
-        con = await session(server, messenger)
+    async with service_and_session(plugin, workers) as (_, con):
         pushes = con.messages(PUSH)
         _, id_ = await answer(con, WHO)
         ids.extend([999_999, id_])

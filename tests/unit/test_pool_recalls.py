@@ -14,7 +14,8 @@ from mpmsgr.dispatch.handlers import handles
 from mpmsgr.dispatch.payload import unpack
 from mpmsgr.pool import page
 from tests.support import eventually_async
-from tests.unit.pool_harness import Site, answer, ask, on_uvloop, pool, session, sessions, text
+from tests.unit.pool_harness import answer, ask, on_uvloop, pool, session, sessions, text
+from tests.unit.pool_site import Site
 
 WORK, LATER, SLOW = 0x9001, 0x9002, 0x9003
 LARGE = 400_000

@@ -18,17 +18,18 @@ from mpmsgr.pool.quarantine import Quarantine
 from mpmsgr.pool.spool import Spool
 from tests.support import eventually_async
 from tests.unit.pool_harness import (
-    INCARNATION,
-    Site,
     answer,
     ask,
     on_uvloop,
     pool,
+    pool_and_session,
     refused,
     session,
     sessions,
     text,
 )
+from tests.unit.pool_site import Site
+from tests.unit.pool_under_test import INCARNATION
 
 WORK, LATER, MORTAL = 0x9001, 0x9002, 0x9003
 
@@ -92,8 +93,7 @@ class Mortal:
 @on_uvloop
 async def test_only_the_message_that_was_running_is_charged() -> None:
     plugin = Mortal(_2=1)
-    async with pool(plugin, workers=2) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(plugin, workers=2) as (p, con):
         asked = [ask(con, WORK, i) for i in range(5)]
         replies = [unpack(await one) for one in asked]
         away = replies[2]
@@ -124,8 +124,7 @@ async def test_messages_of_a_dead_worker_come_before_later_ones() -> None:
 @on_uvloop
 async def test_what_comes_while_messages_are_done_again_waits_for_them() -> None:
     plugin = Mortal(_0=2)
-    async with pool(plugin, respawn=True) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(plugin, respawn=True) as (p, con):
         asked = [ask(con, WORK, i) for i in range(200)]
         await asyncio.gather(*asked)
         begun = plugin.log.of("0.3")
@@ -209,8 +208,7 @@ async def test_what_a_worker_says_after_it_was_declared_dead_does_not_count() ->
 
         return [work]
 
-    async with pool(plugin) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(plugin) as (p, con):
         assert await answer(con, WORK, "quick") == ["0.1", 1]
         asked = ask(con, WORK, "slow")
         await eventually_async(lambda: p.deaths)
@@ -305,8 +303,7 @@ async def test_a_message_that_kills_too_often_goes_to_quarantine(
     type_: int, setting: int, deaths: int
 ) -> None:
     plugin = Mortal(bad=99)
-    async with pool(plugin, respawn=True, max_attempts=setting) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(plugin, respawn=True, max_attempts=setting) as (p, con):
         asked = [ask(con, type_, front) for front in ("before", "bad", "behind")]
         code, why = await refused(asked[1])
         times = "once" if deaths == 1 else f"{deaths} times"
@@ -321,8 +318,7 @@ async def test_a_message_that_kills_too_often_goes_to_quarantine(
 @on_uvloop
 async def test_a_message_may_kill_without_end() -> None:
     plugin = Mortal(bad=10)
-    async with pool(plugin, respawn=True, max_attempts=0) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(plugin, respawn=True, max_attempts=0) as (p, con):
         assert await answer(con, WORK, "bad") == "0.11"
         assert plugin.log.attempts("bad") == list(range(1, 12))
         assert p.quarantined == 0
@@ -333,8 +329,10 @@ async def test_what_is_in_quarantine(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
     quarantine = Quarantine(spool)
     plugin = Mortal(bad=99)
-    async with pool(plugin, respawn=True, max_attempts=2, quarantine=quarantine) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(plugin, respawn=True, max_attempts=2, quarantine=quarantine) as (
+        p,
+        con,
+    ):
         code, _ = await refused(ask(con, WORK, "bad", data=b"x" * 1000))
         assert code == ErrorCode.QUARANTINED
         peer = str(p.session.peer_addr)
@@ -369,8 +367,7 @@ async def test_events_of_a_dead_worker_happen_again_in_their_place() -> None:
             log.append((self.site.name, text(m)))
             con.send_message(m.reply(m.front))
 
-    async with pool(lambda site: [Listens(site)]) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(lambda site: [Listens(site)]) as (p, con):
         asked = [ask(con, WORK, i) for i in range(2)]
         await eventually_async(lambda: p.deaths)
         await p.worker(0)

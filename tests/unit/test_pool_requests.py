@@ -23,9 +23,6 @@ from mpmsgr.dispatch.handlers import every, handles
 from mpmsgr.dispatch.payload import unpack
 from tests.support import eventually_async
 from tests.unit.pool_harness import (
-    WAIT_S,
-    Plugin,
-    Site,
     answer,
     ask,
     on_uvloop,
@@ -37,6 +34,8 @@ from tests.unit.pool_harness import (
     text,
     with_and_without_workers,
 )
+from tests.unit.pool_site import Plugin, Site
+from tests.unit.pool_under_test import WAIT_S
 
 DO, ASK, KEYED, ID, PUSH = range(0x9001, 0x9006)
 Task = Callable[[Connection, Message], Any]

@@ -21,18 +21,17 @@ from mpmsgr.pool.link import Link
 from mpmsgr.pool.outbound import Outbound
 from tests.support import eventually_async
 from tests.unit.pool_harness import (
-    INCARNATION,
-    Pool,
-    Site,
-    Sizes,
     answer,
     ask,
     on_uvloop,
     pool,
+    pool_and_session,
     session,
     sessions,
     text,
 )
+from tests.unit.pool_site import Site
+from tests.unit.pool_under_test import INCARNATION, Pool, Sizes
 
 WORK, LATER, KEYED, TIMED, PUSH = range(0x9001, 0x9006)
 
@@ -98,8 +97,7 @@ async def test_a_worker_that_is_in_disorder_says_so(type_: int) -> None:
 async def test_long_batches_travel_in_the_ring() -> None:
     data = bytes(range(250)) * 160
     with frames() as (to_workers, from_workers):
-        async with pool(echo) as (p, messenger):
-            con = await session(p, messenger)
+        async with pool_and_session(echo) as (_, con):
             for size in (10, 3_000, 5_000, 20_000, 40_000):
                 to_workers.clear()
                 from_workers.clear()
@@ -114,8 +112,7 @@ async def test_what_finds_the_ring_full_travels_in_frames() -> None:
     sizes = Sizes(ring=12 << 10)
     data = bytes(range(250)) * 200
     with frames() as (to_workers, from_workers):
-        async with pool(echo, sizes=sizes) as (p, messenger):
-            con = await session(p, messenger)
+        async with pool_and_session(echo, sizes=sizes) as (_, con):
             replies = [ask(con, WORK, n, data=data[: 5_000 + n]) for n in range(40)]
             for n, reply in enumerate(await asyncio.gather(*replies)):
                 assert (text(reply), reply.data) == (str(n), data[: 5_000 + n])
@@ -237,8 +234,7 @@ async def test_deadlines_are_on_the_page_while_a_plain_handler_runs(later: bool)
 
         return [timed, timed_later, work]
 
-    async with pool(plugin) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(plugin) as (p, con):
         began = monotonic_ns()
         con.send_message(Message(LATER if later else TIMED))
         con.send_message(Message(LATER if later else TIMED, b"fail"))
@@ -295,8 +291,7 @@ class Moving(Dispatcher):
 @on_uvloop
 async def test_a_lane_that_moves_says_so_before_its_first_message_there() -> None:
     log: list[tuple[Any, ...]] = []
-    async with pool(lambda site: [Moving(site, log)], workers=2) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(lambda site: [Moving(site, log)], workers=2) as (p, con):
         assert [await answer(con, WORK) for _ in range(2)] == ["0.1", "0.1"]
         assert log == [("0.1", "accept"), ("0.1", 1), ("0.1", 2)], "not where it began"
         log.clear()
@@ -437,8 +432,7 @@ async def test_what_runs_for_an_earlier_io_process_is_not_told_to_the_next() -> 
 @on_uvloop
 async def test_the_first_item_is_told_once() -> None:
     told: list[int] = []
-    async with pool(echo, worker={"on_first": lambda: told.append(1)}) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(echo, worker={"on_first": lambda: told.append(1)}) as (_, con):
         for n in range(3):
             await ask(con, WORK, n)
         assert told == [1]

@@ -25,11 +25,6 @@ from mpmsgr.pool.stages import STAGES, Stages
 from mpmsgr.session.session import Session
 from tests.support import eventually_async
 from tests.unit.pool_harness import (
-    INCARNATION,
-    SIZES,
-    Pool,
-    Site,
-    Sizes,
     ask,
     on_uvloop,
     pool,
@@ -38,6 +33,8 @@ from tests.unit.pool_harness import (
     sessions,
     text,
 )
+from tests.unit.pool_site import Site
+from tests.unit.pool_under_test import INCARNATION, SIZES, Pool, Sizes
 
 WORK, LATER, KEYED, RAISES, DIES, AGAIN = range(0x9001, 0x9007)
 RAW = b"raw message"

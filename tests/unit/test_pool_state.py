@@ -16,18 +16,19 @@ from mpmsgr.dispatch.state import State, StateError
 from mpmsgr.dispatch.verdicts import Poison, Reject
 from tests.support import eventually_async
 from tests.unit.pool_harness import (
-    Site,
     answer,
     ask,
     on_uvloop,
     pool,
+    pool_and_session,
     refused,
     service,
-    session,
+    service_and_session,
     sessions,
     text,
     with_and_without_workers,
 )
+from tests.unit.pool_site import Site
 
 ADD, READ, LATER, KEYED, SPOIL, FREE, PUSH = range(0x9001, 0x9008)
 
@@ -142,8 +143,7 @@ async def test_a_class_of_callbacks_has_a_state_too(workers: int) -> None:
             con.state["n"] = con.state.get("n", 0) + 1
             con.send_message(reply_to(m, con.state))
 
-    async with service(lambda site: [Counts()], workers) as (server, messenger):
-        con = await session(server, messenger)
+    async with service_and_session(lambda site: [Counts()], workers) as (_, con):
         for n in range(1, 4):
             assert await answer(con, ADD) == {"accepted": 1, "n": n}
 
@@ -151,8 +151,7 @@ async def test_a_class_of_callbacks_has_a_state_too(workers: int) -> None:
 @on_uvloop
 async def test_a_state_follows_its_lane_to_other_workers() -> None:
     plugin = Counting()
-    async with pool(plugin, workers=2) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(plugin, workers=2) as (p, con):
         homes = []
         for n in range(1, 7):
             assert await answer(con, ADD) == n
@@ -172,8 +171,7 @@ async def test_a_state_follows_its_lane_to_other_workers() -> None:
 @on_uvloop
 async def test_only_what_changed_travels() -> None:
     plugin = Counting()
-    async with pool(plugin) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(plugin) as (p, con):
         await answer(con, ADD)
         kept = p.lane().state
         for _ in range(5):
@@ -203,8 +201,7 @@ async def test_only_what_changed_travels() -> None:
 async def test_what_a_failed_handler_did_to_it_is_undone(
     workers: int, how: str, code: ErrorCode
 ) -> None:
-    async with service(Counting(), workers) as (server, messenger):
-        con = await session(server, messenger)
+    async with service_and_session(Counting(), workers) as (_, con):
         con.messages(PUSH)
         assert await answer(con, ADD) == 1
         assert (await refused(ask(con, SPOIL, how)))[0] == code
@@ -217,8 +214,7 @@ async def test_what_a_failed_handler_did_to_it_is_undone(
 @on_uvloop
 async def test_a_dead_worker_s_changes_are_undone(front: str) -> None:
     plugin = Counting(front, front)
-    async with pool(plugin, respawn=True) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(plugin, respawn=True) as (p, con):
         asked = [ask(con, ADD, n) for n in range(1, 8)]
         assert [unpack(one) for one in await asyncio.gather(*asked)] == list(range(1, 8))
         assert p.deaths == 2
@@ -228,8 +224,7 @@ async def test_a_dead_worker_s_changes_are_undone(front: str) -> None:
 @on_uvloop
 async def test_an_async_handler_that_dies_midway_has_changed_nothing() -> None:
     plugin = Counting()
-    async with pool(plugin) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(plugin) as (p, con):
         await answer(con, ADD)
         asked = ask(con, LATER)
         await eventually_async(lambda: len(plugin.runs) == 2)
@@ -256,8 +251,7 @@ async def test_every_state_is_there_after_many_deaths() -> None:
 @with_and_without_workers
 @on_uvloop
 async def test_the_error_names_the_value(workers: int) -> None:
-    async with service(Counting(), workers) as (server, messenger):
-        con = await session(server, messenger)
+    async with service_and_session(Counting(), workers) as (_, con):
         con.messages(PUSH)
         texts = {how: (await refused(ask(con, SPOIL, how)))[1] for how in ("object", "long")}
         assert texts["object"].startswith(
@@ -271,8 +265,7 @@ async def test_the_error_names_the_value(workers: int) -> None:
 
 @on_uvloop
 async def test_its_bound_can_be_set() -> None:
-    async with pool(Counting(), worker={"state_limit": 100_000}) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(Counting(), worker={"state_limit": 100_000}) as (_, con):
         con.messages(PUSH)
         assert await answer(con, SPOIL, "long") == "kept"
         assert len((await answer(con, READ))[1]["blob"]) == 70_000
@@ -281,8 +274,7 @@ async def test_its_bound_can_be_set() -> None:
 @with_and_without_workers
 @on_uvloop
 async def test_messages_without_an_order_have_none(workers: int) -> None:
-    async with service(Counting(), workers) as (server, messenger):
-        con = await session(server, messenger)
+    async with service_and_session(Counting(), workers) as (_, con):
         _, why = await refused(ask(con, FREE))
         assert "StateError: state is not there for messages without an order" in why
 

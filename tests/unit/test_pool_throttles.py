@@ -20,16 +20,9 @@ from mpmsgr.wire.name import EntityName, EntityType
 from mpmsgr.wire.v1.parcel import Parcel, encode_parcel
 from tests.support import eventually_async
 from tests.unit.messenger_peers import connected, place
-from tests.unit.pool_harness import (
-    Pool,
-    Site,
-    Sizes,
-    ask,
-    on_uvloop,
-    pool,
-    session,
-    text,
-)
+from tests.unit.pool_harness import ask, on_uvloop, pool, pool_and_session, session, text
+from tests.unit.pool_site import Site
+from tests.unit.pool_under_test import Pool, Sizes
 
 HOLD, NOTE, ASK_BACK, BACK, PUSH = 0x9001, 0x9002, 0x9003, 0x9004, 0x9005
 KIB, MIB = 1 << 10, 1 << 20
@@ -96,8 +89,7 @@ def gauge(p: Pool, name: str) -> dict[str, Any]:
 @on_uvloop
 async def test_reading_goes_on_when_there_is_room() -> None:
     plugin = Plugin()
-    async with pool(plugin, workers=0, dispatch_bytes=10_000) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(plugin, workers=0, dispatch_bytes=10_000) as (p, con):
         asked = [ask(con, NOTE, i, data=bytes(1000)) for i in range(400)]
         await eventually_async(lambda: p.session.paused == Pause.DISPATCH)
         assert 10_000 < p.nbytes < 10_000 + 256 * KIB + 1100
@@ -111,8 +103,10 @@ async def test_reading_goes_on_when_there_is_room() -> None:
 @on_uvloop
 async def test_a_long_message_waits_for_room_before_it_is_read() -> None:
     plugin = Plugin()
-    async with pool(plugin, dispatch_bytes=3 * MIB, sizes=Sizes(arena=32 * MIB)) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(plugin, dispatch_bytes=3 * MIB, sizes=Sizes(arena=32 * MIB)) as (
+        p,
+        con,
+    ):
         asked = [ask(con, HOLD, i, data=bytes(MIB)) for i in range(10)]
         await eventually_async(lambda: gauge(p, "dispatch")["waiting"])
         assert p.session.paused == Pause.ARENA
@@ -150,8 +144,7 @@ async def test_sockets_that_break_while_they_wait_or_receive_give_everything_bac
 @on_uvloop
 async def test_without_an_arena_long_messages_wait_for_room_as_well() -> None:
     plugin = Plugin()
-    async with pool(plugin, dispatch_bytes=3 * MIB, sizes=None) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(plugin, dispatch_bytes=3 * MIB, sizes=None) as (p, con):
         asked = [ask(con, HOLD, i, data=bytes(MIB)) for i in range(10)]
         await eventually_async(lambda: gauge(p, "dispatch")["waiting"])
         assert 2 * MIB < p.nbytes < 3 * MIB
@@ -214,8 +207,7 @@ async def test_a_key_s_lane_counts_for_the_types_of_its_senders() -> None:
 
 @on_uvloop
 async def test_a_reply_that_a_handler_waits_for_is_read_although_there_is_no_room() -> None:
-    async with pool(Plugin(), dispatch_bytes=10_000) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(Plugin(), dispatch_bytes=10_000) as (_, con):
         asks = con.messages(BACK)
         asked = [ask(con, ASK_BACK, i, data=bytes(1000)) for i in range(100)]
 
@@ -279,8 +271,7 @@ def push_of(kib: int) -> Parcel:
 @on_uvloop
 async def test_a_highest_message_is_handled_within_the_credit_of_its_worker() -> None:
     plugin = Plugin()
-    async with pool(plugin, credit=100) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(plugin, credit=100) as (p, con):
         hold = ask(con, HOLD)
         await eventually_async(lambda: plugin.begun)
         asked = [ask(con, NOTE, i, priority=PRIO_LOW) for i in range(10_000)]
@@ -301,8 +292,7 @@ async def test_a_highest_message_is_handled_within_the_credit_of_its_worker() ->
 @on_uvloop
 async def test_highest_messages_go_to_workers_that_are_full_for_others() -> None:
     plugin = Plugin()
-    async with pool(plugin, credit=8) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(plugin, credit=8) as (p, con):
         asked = [ask(con, HOLD, i) for i in range(20)]
         await eventually_async(lambda: p.items >= 20)
         assert p.seat(0).room <= 8 // 4, "less is not worth a batch"
@@ -322,8 +312,10 @@ async def test_highest_messages_go_to_workers_that_are_full_for_others() -> None
 async def test_messages_of_urgent_peers_do_as_well() -> None:
     plugin = Plugin()
     urgent = replace(STATEFUL_SERVER, urgent=True)
-    async with pool(plugin, credit=8, dispatch_bytes=8 * MIB, **serve(urgent)) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(plugin, credit=8, dispatch_bytes=8 * MIB, **serve(urgent)) as (
+        p,
+        con,
+    ):
         asked = [ask(con, HOLD, i, data=bytes(20_000)) for i in range(500)]
         await eventually_async(lambda: p.session.paused)
         async with of_type(p, "mgr.1") as mgr:

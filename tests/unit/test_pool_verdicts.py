@@ -18,18 +18,19 @@ from mpmsgr.pool.quarantine import Quarantine
 from mpmsgr.pool.spool import Spool
 from tests.support import eventually_async
 from tests.unit.pool_harness import (
-    Site,
     answer,
     ask,
     on_uvloop,
     pool,
+    pool_and_session,
     refused,
     service,
-    session,
+    service_and_session,
     sessions,
     text,
     with_and_without_workers,
 )
+from tests.unit.pool_site import Site
 
 WORK, LATER, KEYED, FREE, PUSH = range(0x9001, 0x9006)
 LARGE = 600_000
@@ -91,8 +92,7 @@ class Judge:
 async def test_a_message_that_is_tried_again(workers: int, type_: int, after: float) -> None:
     plugin = Judge(after, _1=3)
     plugin.gate.set()
-    async with service(plugin, workers) as (server, messenger):
-        con = await session(server, messenger)
+    async with service_and_session(plugin, workers) as (_, con):
         pushes = con.messages(PUSH)
         asked = [ask(con, type_, n) for n in range(4)]
         replies = [unpack(one) for one in await asyncio.gather(*asked)]
@@ -139,8 +139,7 @@ async def test_the_lane_of_a_key_waits(workers: int) -> None:
 @on_uvloop
 async def test_a_message_without_an_order_waits_alone(workers: int) -> None:
     plugin = Judge(after=0.05, x=1)
-    async with service(plugin, workers) as (server, messenger):
-        con = await session(server, messenger)
+    async with service_and_session(plugin, workers) as (_, con):
         con.messages(PUSH)
         first = ask(con, FREE, "x")
         rest = [ask(con, FREE, n) for n in range(10)]
@@ -151,8 +150,7 @@ async def test_a_message_without_an_order_waits_alone(workers: int) -> None:
 @on_uvloop
 async def test_large_messages_behind_one_that_is_tried_again() -> None:
     plugin = Judge(_0=2, _2=1)
-    async with pool(plugin, workers=2) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(plugin, workers=2) as (_, con):
         con.messages(PUSH)
         asked = [ask(con, WORK, n, data=bytes(LARGE)) for n in range(4)]
         await asyncio.gather(*asked)
@@ -162,8 +160,7 @@ async def test_large_messages_behind_one_that_is_tried_again() -> None:
 @on_uvloop
 async def test_a_worker_dies_while_a_message_waits_to_be_tried_again() -> None:
     plugin = Judge(after=0.1, _0=1)
-    async with pool(plugin) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(plugin) as (p, con):
         con.messages(PUSH)
         asked = [ask(con, WORK, n) for n in range(3)]
         await eventually_async(lambda: p.lane().redo)
@@ -177,8 +174,7 @@ async def test_a_worker_dies_while_a_message_waits_to_be_tried_again() -> None:
 @on_uvloop
 async def test_it_is_no_death() -> None:
     plugin = Judge(after=0, _0=10)
-    async with pool(plugin, max_attempts=2) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(plugin, max_attempts=2) as (p, con):
         con.messages(PUSH)
         assert await answer(con, WORK, 0) == [11, 1]
         assert p.quarantined == 0
@@ -188,8 +184,7 @@ async def test_it_is_no_death() -> None:
 @on_uvloop
 async def test_the_session_ends_while_a_message_waits_to_be_tried_again(workers: int) -> None:
     plugin = Judge(after=0.1, _0=1)
-    async with service(plugin, workers) as (server, messenger):
-        con = await session(server, messenger)
+    async with service_and_session(plugin, workers) as (_, con):
         con.send_message(Message(WORK, b"0"))
         con.send_message(Message(WORK, b"1"))
         await eventually_async(lambda: plugin.runs)
@@ -235,8 +230,7 @@ async def test_refusals(workers: int) -> None:
 
         return [work]
 
-    async with service(plugin, workers) as (server, messenger):
-        con = await session(server, messenger)
+    async with service_and_session(plugin, workers) as (_, con):
         pushes = con.messages(PUSH)
         assert await refused(ask(con, WORK, "reject")) == (ErrorCode.REJECTED, "not today")
         assert await refused(ask(con, WORK, "coded")) == (1001, "not you")
@@ -262,8 +256,7 @@ async def test_poison_goes_to_quarantine_and_nothing_else_does(tmp_path: Path) -
         return [work, keyed]
 
     spool = Spool(tmp_path)
-    async with pool(plugin, workers=2, quarantine=Quarantine(spool)) as (p, messenger):
-        con = await session(p, messenger)
+    async with pool_and_session(plugin, workers=2, quarantine=Quarantine(spool)) as (p, con):
         asked = [ask(con, type_, n) for n in range(10, 30) for type_ in (WORK, KEYED)]
         await asyncio.gather(*asked, return_exceptions=True)
         assert p.quarantined == 10
@@ -286,7 +279,6 @@ async def test_without_workers_poison_is_only_answered(caplog: pytest.LogCapture
 
         return [work]
 
-    async with service(plugin, 0) as (server, messenger):
-        con = await session(server, messenger)
+    async with service_and_session(plugin, 0) as (_, con):
         assert (await refused(ask(con, WORK)))[0] == ErrorCode.QUARANTINED
         assert "without workers there is no quarantine" in caplog.text

@@ -30,22 +30,8 @@ from mpmsgr.supervisor.actions import (
 from mpmsgr.supervisor.decide import decide
 from mpmsgr.supervisor.exits import ExitCode
 from mpmsgr.supervisor.facts import Facts, Running
-from mpmsgr.supervisor.limits import Limits
 from mpmsgr.supervisor.serving import backoff_s
-
-LIMITS = Limits()
-
-
-def serving(workers: int = 2) -> Facts:
-    """All ready since 0 and announced."""
-    facts = Facts.of(workers, LIMITS)
-    facts.started(None, 0.0)
-    facts.ready(None)
-    for slot in range(workers):
-        facts.started(slot, 0.0)
-        facts.ready(slot, 1)
-    facts.announced = True
-    return facts
+from tests.unit.supervisor_facts import LIMITS, serving
 
 
 def stopping(at: float = 100.0) -> Facts:
@@ -473,6 +459,18 @@ def test_nobody_is_watched_when_all_is_delivered_or_nothing_waited_for() -> None
             facts.drain_ended(0)
         facts.looked({0: run(hard_at=100.0)}, 100.0)
         assert not [a for a in decide(facts, 100.5) if isinstance(a, Look | DumpLate | Kill)]
+
+
+def test_who_has_hung_up_is_not_looked_at_until_patience_ends() -> None:
+    """Nothing would come of it: while it stops, only that ends it."""
+    late = run(soft_at=99.0, hard_at=99.5)
+    facts = watched(late)
+    facts.workers[0].dumped = late.number
+    facts.channel_closed(0, 99.0)
+    facts.asked_to_stop(100.0)
+    facts.io.stop_sent = facts.listeners_closed = True
+    facts.looked({0: late}, 100.0)
+    assert decide(facts, 100.1) == [WakeAt(130.0)]
 
 
 def test_the_io_process_stops_accepting_and_then_nobody_does() -> None:

@@ -9,7 +9,7 @@ from mpmsgr.supervisor.child import Phase
 from mpmsgr.supervisor.decide import decide
 from mpmsgr.supervisor.health import breaker_is_open
 from mpmsgr.supervisor.limits import Limits
-from tests.unit.test_supervisor_roster import serving
+from tests.unit.supervisor_facts import serving
 
 
 @pytest.mark.parametrize(

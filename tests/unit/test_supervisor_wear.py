@@ -18,7 +18,7 @@ from mpmsgr.supervisor.facts import Facts
 from mpmsgr.supervisor.limits import Limits
 from mpmsgr.supervisor.measures import own_rss
 from mpmsgr.supervisor.wear import worn
-from tests.unit.test_supervisor_roster import serving
+from tests.unit.supervisor_facts import serving
 
 MIB = 1 << 20
 

@@ -37,7 +37,7 @@ from mpmsgr.wire.v1.handshake import (
     encode_seq,
     encode_server_hello,
 )
-from mpmsgr.wire.v1.parcel import FOOTER, HEAD_SIZE, HEADER_SIZE, Parcel, decode_raw, encode_parcel
+from mpmsgr.wire.v1.parcel import FOOTER, HEAD, HEADER_SIZE, Parcel, decode_raw, encode_parcel
 from mpmsgr.wire.v1.parser import Frame, FrameParser
 from mpmsgr.wire.v1.tags import Tag
 from tests.streams import chunks
@@ -270,7 +270,7 @@ def encode_frame(frame: Frame) -> bytes:
 
 def rewrite(raw: bytes, seq: int) -> bytes:
     """The frame of a raw message that is passed on: its header crc is computed anew."""
-    parcel = Parcel.revive(raw[8 : 8 + HEAD_SIZE], raw[HEADER_SIZE:])
+    parcel = Parcel.revive(raw[8 : 8 + HEAD.size], raw[HEADER_SIZE:])
     out: list[Bytes] = []
     message_writer(CEPH_PACIFIC, EntityAddr())(out, [parcel], seq)
     return b"".join(out)

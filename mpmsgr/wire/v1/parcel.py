@@ -23,8 +23,7 @@ HEADER_SIZE = HEADER.size  # 53
 FOOTER = struct.Struct("<IIIQB")
 FOOTER_SIZE = FOOTER.size  # 21
 OLD_FOOTER = struct.Struct("<IIIB")
-HEAD = struct.Struct("<QHHHIIIHBqHH")  # the header without seq and crc
-HEAD_SIZE = HEAD.size  # 41
+HEAD = struct.Struct("<QHHHIIIHBqHH")  # 41: the header without seq and crc
 
 FLAG_COMPLETE, FLAG_NOCRC, FLAG_SIGNED = 1, 2, 4
 

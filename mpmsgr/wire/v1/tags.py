@@ -26,12 +26,8 @@ class Tag(IntEnum):
     CHALLENGE_AUTHORIZER = 16
 
 
-REPLY_TAGS = frozenset(Tag) - {
-    Tag.CLOSE,
-    Tag.MSG,
-    Tag.ACK,
-    Tag.KEEPALIVE,
-    Tag.KEEPALIVE2,
-    Tag.KEEPALIVE2_ACK,
-}
-FRAME_TAGS = frozenset(Tag) - REPLY_TAGS
+#: Tags of an open connection; the others are answers of a handshake.
+FRAME_TAGS = frozenset(
+    {Tag.CLOSE, Tag.MSG, Tag.ACK, Tag.KEEPALIVE, Tag.KEEPALIVE2, Tag.KEEPALIVE2_ACK}
+)
+REPLY_TAGS = frozenset(Tag) - FRAME_TAGS

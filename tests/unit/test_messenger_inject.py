@@ -12,7 +12,7 @@ import pytest
 
 from mpmsgr import Connection, Message, Messenger, Policies
 from mpmsgr.messenger.connection import MessengerConnection
-from mpmsgr.messenger.faults import DelayedDelivery
+from mpmsgr.messenger.inject import DelayedDelivery
 from mpmsgr.session.inject import Injection, Injector
 from mpmsgr.session.policy import LOSSLESS_CLIENT, LOSSY_CLIENT, STATEFUL_SERVER, STATELESS_SERVER
 from mpmsgr.session.session import Session
