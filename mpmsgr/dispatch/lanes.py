@@ -273,8 +273,11 @@ class Lanes(Generic[T]):
         if worker is not None:
             if not lane.inflight and self._late is not None and self._take_over(lane, worker, room):
                 return lane.worker
-            if lane.inflight or not self._overloaded(worker, room):
-                return worker if self._takes(worker, lane, room) else None
+            takes = worker.room >= room and worker.reserved in (None, lane)
+            if lane.inflight:
+                return worker if takes else None
+            if takes and worker.reserved is None and not self._overloaded(worker):
+                return worker
         best = self._best(lane, room)
         if best is not None:
             self._move(lane, best)
@@ -301,9 +304,8 @@ class Lanes(Generic[T]):
             self._late = None
         return True
 
-    def _overloaded(self, worker: Worker, room: int) -> bool:
-        if worker.room < room or worker.reserved is not None:
-            return True
+    def _overloaded(self, worker: Worker) -> bool:
+        """Has it much more to do than another one?"""
         busy_with = worker.busy_with
         if busy_with <= 0 or len(self.workers) < 2:
             return False
@@ -336,18 +338,24 @@ class Lanes(Generic[T]):
         worker.held += count
         worker.held_bytes += nbytes
         lane.inflight += items
-        number = worker.number
-        worker.number = number + count
-        lane.numbers += range(number + 1, number + count + 1)
+        number = worker.number + 1
+        worker.number += count
+        if count == 1:  # as often: a range costs as much as all of the rest
+            lane.numbers.append(number)
+        else:
+            lane.numbers += range(number, number + count)
 
     def completed(self, lane: Lane[T], count: int) -> tuple[list[T | Again[T]], int]:
         """The first *count* messages in flight are done; returns them and their bytes."""
         worker = lane.worker
         assert worker is not None
-        done = lane.inflight[:count]
+        if count == len(lane.inflight):
+            done, lane.inflight, lane.numbers = lane.inflight, [], []
+        else:
+            done = lane.inflight[:count]
+            del lane.inflight[:count]
+            del lane.numbers[:count]
         nbytes = sum(map(len, done))
-        del lane.inflight[:count]
-        del lane.numbers[:count]
         worker.held -= count
         worker.held_bytes -= nbytes
         self._completed += count

@@ -375,7 +375,7 @@ class PoolFront(Sink):
         """What the modules of a worker that is ready ask for."""
         board = self._work.board
         first, handlings = board.routes is None, facts.get(ROUTES, {}).items()
-        board.routes = Routes({type_: Handling.from_wire(h) for type_, h in handlings})
+        board.learn(Routes({type_: Handling.from_wire(h) for type_, h in handlings}))
         self._ticker.set(dict(facts.get(EVERY, ())))
         if first:  # what came before it was known which lane it belongs to
             for lane in list(self._by_id.values()):
@@ -396,12 +396,12 @@ class PoolFront(Sink):
             if type(record[0]) is str:
                 self._act(seat, record)
                 continue
-            id_, completed, out, *rest = record
-            lane = self._by_id.get(id_)
+            lane = self._by_id.get(record[0])
+            completed, out = record[1], record[2]
             if lane is None:
                 self._replies.pushes_dropped += len(out) // 2
                 continue
-            more = rest[0] if rest else None
+            more = record[3] if len(record) > 3 else None
             if completed or more:
                 nbytes += self._completed(lane, worker, completed, more)
                 count += completed
@@ -427,8 +427,10 @@ class PoolFront(Sink):
                 self._casualties.poison(lane, done, more[POISON])
             if more is not None and TIMES in more:
                 self.tally.stages.completed(done, more[TIMES])
-            self._handled(worker, done)
-            self._work.forget(lane, done)
+            ingress = self._work.ingress
+            if type(done[0]) is not bytes or (ingress is not None and ingress.slots):
+                self._handled(worker, done)
+            self._work.forget(lane, done, nbytes)
         if more is not None:
             lane.state = more.get(STATE, lane.state)
             if RETRY in more:

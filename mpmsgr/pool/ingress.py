@@ -344,7 +344,7 @@ class Ingress:
     @property
     def slots(self) -> int:
         """Slots in use."""
-        return self._arena.slots
+        return len(self._slots)
 
     @property
     def waiting(self) -> int:

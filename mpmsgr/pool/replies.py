@@ -43,11 +43,12 @@ class Replies:
 
     def send(self, lane: SessionLane, seat: Seat, out: list[Any], more: Any) -> None:
         """The parcels of a record, for the session of *lane*."""
-        bodies = out[1::2]
-        if list in map(type, bodies):
+        if len(out) == 2 and type(out[1]) is bytes:
+            parcels = [Parcel.revive(out[0], out[1])]
+        elif list in map(type, bodies := out[1::2]):
             parcels = [self._parcel(seat, out[i], out[i + 1]) for i in range(0, len(out), 2)]
         else:
-            parcels = list(map(Parcel.revive, out[::2], bodies))
+            parcels = [*map(Parcel.revive, out[::2], bodies)]
         if more is not None and PUSHES in more:
             self._send_pushes(lane, seat.worker, parcels, more[PUSHES])
         elif not self._driver.endpoint.send(lane.session, parcels, self._driver.now()):

@@ -18,12 +18,13 @@ _IDLE_KEYS = 10_000
 
 class Switchboard:
     """The lanes there are. by_id: all of them; routes: what handlers asked for, None: not known
-    yet.
+    yet; is_plain: every message goes to the lane of its session.
     """
 
     def __init__(self) -> None:
         self.by_id: dict[int, PoolLane] = {}
         self.routes: Routes | None = None
+        self.is_plain = True
         self._keys: dict[KeyName, KeyLane] = {}
         self._names: dict[int, KeyName] = {}  # by lane id
         self._last_id = 0
@@ -34,10 +35,9 @@ class Switchboard:
         self.by_id[session.id] = lane
         return lane
 
-    @property
-    def is_plain(self) -> bool:
-        """Does every message go to the lane of its session?"""
-        return self.routes is None or self.routes.plain
+    def learn(self, routes: Routes) -> None:
+        """What handlers ask for is known, or has changed."""
+        self.routes, self.is_plain = routes, routes.plain
 
     def own_lane(self, item: Any) -> PoolLane | None:
         """The lane of a message that its handler does not want in its session's order, or None."""

@@ -106,11 +106,11 @@ class Work:
         nbytes = sum(map(len, items))
         count = len(items)
         self._dispatch.current += nbytes + count * PER_MESSAGE
+        if not self.count:
+            self.idle.clear()
         self.count += count
         if self._throttles.of_types:
             self._tell_types(self._throttles.took, lane, items)
-        if self.idle.is_set():
-            self.idle.clear()
         lanes = self.lanes
         if lanes.someone_waits or (worker := lanes.place(lane)) is None:
             lanes.wait(lane, items)
@@ -118,9 +118,8 @@ class Work:
                 self._looks = True
                 self._loop.call_soon(self._look)
             return
-        room = worker.room
-        if count > room:
-            self.lanes.wait(lane, items[room:])
+        if count > 1 and count > (room := worker.room):
+            lanes.wait(lane, items[room:])
             items = items[:room]
             nbytes = sum(map(len, items))
         self._hand_out(lane, items, nbytes)
@@ -201,10 +200,12 @@ class Work:
 
     # messages are done
 
-    def forget(self, lane: PoolLane, items: Sequence[Any]) -> None:
-        """*items* of *lane* are not in work any more."""
+    def forget(self, lane: PoolLane, items: Sequence[Any], nbytes: int = -1) -> None:
+        """*items* of *lane*, *nbytes* together if that is known, are not in work any more."""
         count = len(items)
-        self._dispatch.current -= sum(map(len, items)) + count * PER_MESSAGE
+        if nbytes < 0:
+            nbytes = sum(map(len, items))
+        self._dispatch.current -= nbytes + count * PER_MESSAGE
         self.count -= count
         if self._throttles.of_types:
             self._tell_types(self._throttles.gave_back, lane, items)
