@@ -118,6 +118,10 @@ class Serve:
         self.status = self.process.wait()
         return self.status
 
+    def lasts(self, seconds: float) -> None:
+        """Returns after *seconds* during which the supervisor did not end."""
+        assert not select.select([self._pidfd], [], [], seconds)[0], self.log
+
     def stop(self) -> int:
         """Stop it as a service manager would; its exit status."""
         self.signal(signal.SIGTERM)
