@@ -70,4 +70,4 @@ def wakeups_of(pids: list[int]) -> dict[str, int]:
 def cpu_s(pid: int) -> float:
     """CPU time a process has used."""
     times = psutil.Process(pid).cpu_times()
-    return times.user + times.system
+    return float(times.user + times.system)
