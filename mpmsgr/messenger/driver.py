@@ -299,20 +299,28 @@ class Driver:
         self.sink.full(action.session, action.full)
 
     def _report(self, action: Report) -> None:
-        held = self._rate.allows(action.kind, self.now())
-        if held is not None:
-            more = f" ({held} lines like this held back)" if held else ""
+        more = self._held_back(action.kind)
+        if more is not None:
             fields = {"session": action.session.id, "peer": str(action.session.peer_addr)}
             log.warning("session %d, %s%s", action.session.id, action.text, more, extra=fields)
 
+    def _held_back(self, kind: str) -> str | None:
+        """What a line of *kind* says of those before it; None: it is held back, too."""
+        held = self._rate.allows(kind, self.now())
+        return None if held is None else f" ({held} lines like this held back)" if held else ""
+
     def _fault(self, action: Fault) -> None:
-        pipe = action.pipe
+        pipe, more = action.pipe, self._held_back(action.kind) if action.kind else ""
+        if more is None:
+            return
         grave = action.hostile or (pipe.incoming and pipe.session is None)
         fields: dict[str, object] = {"peer": str(pipe.peer)}
         if pipe.session is not None:
             fields["session"] = pipe.session.id
         level = logging.WARNING if grave else logging.INFO
-        log.log(level, "pipe %d, peer %s: %s", pipe.id, pipe.peer, action.cause, extra=fields)
+        log.log(
+            level, "pipe %d, peer %s: %s%s", pipe.id, pipe.peer, action.cause, more, extra=fields
+        )
 
     # timers
 

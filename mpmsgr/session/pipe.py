@@ -68,7 +68,8 @@ class Pipe:
         except ProtocolError as err:
             self.endpoint.pipe_failed(self, str(err), now, hostile=True)
         except HandshakeRefused as err:
-            self.endpoint.pipe_failed(self, str(err), now)
+            kind = err.tag if self.incoming else ""
+            self.endpoint.pipe_failed(self, str(err), now, kind=kind)
 
     def land(self, view: memoryview | None) -> bool:
         """Receive the message for which `Place` was asked into *view*; None: anywhere.
