@@ -184,9 +184,17 @@ class Driver:
             return
         session.paused &= ~reason
         session.last_received = self.now()
-        transport = session.pipe.handle if session.pipe else None
-        if not session.paused and isinstance(transport, PipeTransport):
-            transport.resume_reading()
+        pipe = session.pipe
+        if session.paused or pipe is None:
+            return
+        if isinstance(pipe.handle, PipeTransport):
+            pipe.handle.resume_reading()
+        if pipe.holds_something:
+            self._loop.call_soon(self._read_on, pipe)  # not in the midst of what made room
+
+    def _read_on(self, pipe: Pipe) -> None:
+        pipe.read_on(self.now())
+        self.run()
 
     # places for long messages
 

@@ -152,6 +152,9 @@ class Work:
                 if placed is not None:
                     self.ingress.lend(worker.slot, placed)
         if isinstance(lane, SessionLane):
+            if lane.accept_waits:
+                lane.accept_waits = False
+                self.tell.renew(lane)  # its peer may have connected once more since
             intro = None if lane.known_to is worker else self.tell.session(lane, seat)
             seat.add((lane.id, intro, items))
             return
