@@ -152,9 +152,10 @@ class Desk(Companion):
 
     def _set(self, name: str, value: Any) -> None:
         supervisor = self._supervisor
+        settings = Settings.from_dict({**supervisor.settings, name: value})
         supervisor.settings[name] = value
         self._set_here.add(name)
-        supervisor.apply(Settings.from_dict(supervisor.settings))
+        supervisor.apply(settings)
         if name == "log_level":  # of the workers there are, too: those of a reload start with it
             supervisor.children.broadcast("log_level", level=value)
         log.warning("%s is %s from now on, by the operator", name, value)

@@ -36,6 +36,7 @@ from mpmsgr.wire.address import EntityAddr
 
 if TYPE_CHECKING:
     from mpmsgr.messenger.sink import Sink
+    from mpmsgr.messenger.throttles import Throttles
 
 log = logging.getLogger("mpmsgr.session")
 
@@ -59,7 +60,8 @@ class Driver:
     """The sockets and timers of one endpoint, on the running loop.
 
     on_answer(session): a keepalive came back; advertise: what is announced in place of the
-    address a socket was accepted at.
+    address a socket was accepted at; throttles: what decides which sessions are read, if anything
+    does.
     """
 
     def __init__(self, endpoint: Endpoint, sink: Sink, advertise: EntityAddr | None) -> None:
@@ -71,6 +73,7 @@ class Driver:
         self._usual = self.buffer
         self.on_answer: Callable[[Session], None] = lambda session: None
         self.advertise = advertise
+        self.throttles: Throttles | None = None
         self._loop = asyncio.get_running_loop()
         self._dirty: set[Pipe] = set()
         self._soon: set[Pipe] = set()

@@ -95,7 +95,7 @@ class PoolFront(Sink):
         self._incarnation = incarnation
         self._memory = memory
         self._quarantine = quarantine or Quarantine(None)
-        self._lease_max_age_s = lease_max_age_s
+        self.lease_max_age_s = lease_max_age_s
         self._recycle = recycle
         self._retired = retired
         self._retiring: set[tuple[int, int]] = set()
@@ -565,7 +565,7 @@ class PoolFront(Sink):
             seat = self._work.seats.get(worker) if worker is not None else None
             if seat is None or worker is None or seat.recycled:
                 continue
-            if 0 < self._lease_max_age_s < lease.age_s:
+            if 0 < self.lease_max_age_s < lease.age_s:
                 seat.recycled = True
                 why = f"it keeps {lease.nbytes} bytes of shared memory for {lease.age_s:.0f} s"
                 log.warning("worker %d is recycled: %s", lease.worker, why)
