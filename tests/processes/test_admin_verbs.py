@@ -94,7 +94,7 @@ def test_settings_and_where_they_came_from(server: Serve) -> None:
     assert mpmsgr(server, "config get workers").stdout == "2\n"
     assert (rows["workers"]["change"], rows["log_level"]["change"]) == ("reload", "set")
     assert "takes a restart" in refused(server, "config set bind 127.0.0.1:1")
-    assert "bytes from 1 to" in refused(server, "config set dispatch_bytes 0")
+    assert "CPU 4095 is none of ours: " in refused(server, "config set cpu_affinity 4095")
     ran = mpmsgr(server, "config get wrokers")
     assert (ran.returncode, "nearest known name is workers" in ran.stderr) == (2, True)
 
