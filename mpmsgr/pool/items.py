@@ -125,6 +125,21 @@ def owner_of(lane: Lane[Any], item: Any) -> SessionLane | None:
     return lane if isinstance(lane, SessionLane) else None
 
 
+def superseded(waiting: list[Any], reset: EventItem) -> tuple[list[Any], list[Any], EventItem]:
+    """What stays of *waiting* when the peer began anew; what does not; and *reset*, which says so.
+
+    Messages go. So does an event of that kind which was never begun, and what followed on it: one
+    reset says as much as many.
+    """
+    events = [item for item in waiting if raw_of(item) is None]
+    kinds = [item.kind if isinstance(item, EventItem) else "" for item in events]
+    at = kinds.index(reset.kind) if reset.kind in kinds else len(events)
+    gone = events[at:]
+    lost = (tid for item in gone if isinstance(item, EventItem) for tid in item.lost)
+    messages = [item for item in waiting if raw_of(item) is not None]
+    return events[:at], messages + gone, EventItem(reset.kind, (*lost, *reset.lost))
+
+
 def attempt_of(item: Any) -> int:
     """How often *item* was begun."""
     return item.attempt if isinstance(item, Again) else 1
@@ -146,21 +161,6 @@ def placed_of(item: Any) -> Placed | None:
     if isinstance(item, Again | Addressed):
         return placed_of(item.item)
     return item if isinstance(item, Placed) else None
-
-
-def superseded(waiting: list[Any], reset: EventItem) -> tuple[list[Any], list[Any], EventItem]:
-    """What stays of *waiting* when the peer began anew; what does not; and *reset*, which says so.
-
-    Messages go. So does an event of that kind which was never begun, and what followed on it: one
-    reset says as much as many.
-    """
-    events = [item for item in waiting if raw_of(item) is None]
-    kinds = [item.kind if isinstance(item, EventItem) else "" for item in events]
-    at = kinds.index(reset.kind) if reset.kind in kinds else len(events)
-    gone = events[at:]
-    lost = (tid for item in gone if isinstance(item, EventItem) for tid in item.lost)
-    messages = [item for item in waiting if raw_of(item) is not None]
-    return events[:at], messages + gone, EventItem(reset.kind, (*lost, *reset.lost))
 
 
 def urgency(item: Any) -> tuple[int, int]:
