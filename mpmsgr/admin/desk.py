@@ -16,6 +16,7 @@ from mpmsgr.admin.server import AdminServer, Reply
 from mpmsgr.config import OPTIONS, Settings
 from mpmsgr.config.settings import BY_NAME, no_such
 from mpmsgr.errors import ConfigError
+from mpmsgr.supervisor.affinity import cpus_of
 from mpmsgr.supervisor.child import Slot
 from mpmsgr.supervisor.companion import Companion
 from mpmsgr.supervisor.supervisor import Supervisor
@@ -152,9 +153,11 @@ class Desk(Companion):
 
     def _set(self, name: str, value: Any) -> None:
         supervisor = self._supervisor
+        settings = Settings.from_dict({**supervisor.settings, name: value})
+        cpus_of(settings.cpu_affinity)
         supervisor.settings[name] = value
         self._set_here.add(name)
-        supervisor.apply(Settings.from_dict(supervisor.settings))
+        supervisor.apply(settings)
         if name == "log_level":  # of the workers there are, too: those of a reload start with it
             supervisor.children.broadcast("log_level", level=value)
         log.warning("%s is %s from now on, by the operator", name, value)

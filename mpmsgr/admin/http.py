@@ -8,9 +8,11 @@ runs. (Children must be started by the main thread: they die with the thread tha
 from __future__ import annotations
 
 import logging
+import select
 import socket
 import socketserver
 import threading
+from contextlib import suppress
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -27,10 +29,13 @@ from mpmsgr.wire.address import split_bind
 
 log = logging.getLogger("mpmsgr.http")
 
-#: Requests served at once; more are hung up on.
+#: Connections at once. One more, and whoever has been silent for longest has to go; where all have
+#: asked for something, it is the one more.
 _AT_ONCE = 8
-#: How long a client may take to say what it wants.
+#: How long a client may be silent before it has said what it wants.
 _CLIENT_S = 5.0
+#: How long the thread of one that has to go may take to end.
+_GOING_S = 1.0
 #: How long the loop, and the I/O process behind it, may take to answer.
 _LOOP_S, _IO_S = 2.0, 1.0
 
@@ -133,6 +138,8 @@ class _Server(socketserver.ThreadingMixIn, HTTPServer):
         self.address_family = family
         self.pages = pages
         self._room = threading.BoundedSemaphore(_AT_ONCE)
+        self._silent: dict[socket.socket, None] = {}  # have not said what they want, oldest first
+        self._lock = threading.Lock()
         super().__init__(cast(Any, address), _Handler)
 
     def server_bind(self) -> None:
@@ -140,7 +147,9 @@ class _Server(socketserver.ThreadingMixIn, HTTPServer):
         socketserver.TCPServer.server_bind(self)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        if self._room.acquire(blocking=False):
+        if self._has_room():
+            with self._lock:
+                self._silent[request] = None
             super().process_request(request, client_address)
         else:
             self.shutdown_request(request)
@@ -150,6 +159,31 @@ class _Server(socketserver.ThreadingMixIn, HTTPServer):
             super().process_request_thread(request, client_address)
         finally:
             self._room.release()
+
+    def shutdown_request(self, request: Any) -> None:
+        self.asked(request)  # before it is closed: `_hang_up` looks at those that are not
+        super().shutdown_request(request)
+
+    def asked(self, request: socket.socket) -> None:
+        """*request* has said what it wants: it does not have to go for others."""
+        with self._lock:
+            self._silent.pop(request, None)
+
+    def _has_room(self) -> bool:
+        if self._room.acquire(blocking=False):
+            return True
+        return self._hang_up() and self._room.acquire(timeout=_GOING_S)
+
+    def _hang_up(self) -> bool:
+        """Have the thread of the oldest silent connection end; False: there is none."""
+        with self._lock:
+            silent = next((one for one in self._silent if not _has_bytes(one)), None)
+            if silent is None:
+                return False
+            del self._silent[silent]
+            with suppress(OSError):  # it has hung up itself
+                silent.shutdown(socket.SHUT_RDWR)
+        return True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         log.debug("a request failed", exc_info=True)
@@ -161,9 +195,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer a GET."""
-        pages = cast(_Server, self.server).pages
+        server = cast(_Server, self.server)
+        server.asked(self.connection)
         try:
-            status, content_type, body = pages.get(self.path, self.headers.get("Accept", ""))
+            status, content_type, body = server.pages.get(self.path, self.headers.get("Accept", ""))
         except AdminError as exc:
             status, content_type = HTTPStatus.SERVICE_UNAVAILABLE, _TEXT
             body = f"{exc}\n".encode()
@@ -176,6 +211,11 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
         """No line per request, but for who looks for them."""
         log.debug(format, *args)
+
+
+def _has_bytes(sock: socket.socket) -> bool:
+    """Is there something that its thread has not come to yet?"""
+    return bool(select.select([sock], [], [], 0)[0])
 
 
 def _bound(bind: str, pages: Pages) -> _Server:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import click
 from click.shell_completion import get_completion_class
 
+from mpmsgr.cli import params
+from mpmsgr.config import kinds
 from mpmsgr.errors import MessengerError
 
 SHELLS = ("bash", "zsh", "fish")
 
 
 @click.command("completion")
-@click.argument("shell", metavar="SHELL", type=click.Choice(SHELLS))
+@click.argument("shell", metavar="SHELL", type=params.Value(kinds.Choice(words=SHELLS)))
 def command(shell: str) -> None:
     """Print what makes SHELL (bash, zsh, fish) complete mpmsgr's command line.
 

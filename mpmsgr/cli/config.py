@@ -44,7 +44,8 @@ def get(name: str, as_json: bool, **which: Any) -> None:
 @of_server
 def diff(as_json: bool, **which: Any) -> None:
     """List the settings that are not at their defaults."""
-    show([row for row in _rows(which) if row["value"] != row["default"]], as_json, _DIFFERENCES)
+    rows = [row for row in _rows(which) if row["origin"] != "default"]
+    show([row for row in rows if row["value"] != row["default"]], as_json, _DIFFERENCES)
 
 
 @command.command("set")
@@ -54,6 +55,7 @@ def diff(as_json: bool, **which: Any) -> None:
 def set_one(name: str, value: str, as_json: bool, **which: Any) -> None:
     """Change a setting now, until the next start. `config show` says which can be."""
     _check(name)
+    BY_NAME[name].read(value, name)
     with connect(**which) as client:
         done = client.call("config_set", name=name, value=value)
     show(done if as_json else f"{done['name']} = {done['value']}", as_json)

@@ -6,10 +6,12 @@ from typing import Any
 
 import click
 
+from mpmsgr.cli import params
 from mpmsgr.cli.server import connect, of_server, show
 from mpmsgr.cli.verbs import Verbs
+from mpmsgr.config.settings import BY_NAME
 
-_LEVELS = ("debug", "info", "warning", "error")
+_LEVEL = BY_NAME["log_level"].kind
 
 
 @click.group("log", cls=Verbs, no_args_is_help=False, subcommand_metavar="level|reopen")
@@ -18,7 +20,7 @@ def command() -> None:
 
 
 @command.command("level")
-@click.argument("level", metavar="LEVEL", type=click.Choice(_LEVELS))
+@click.argument("level", metavar="LEVEL", type=params.Value(_LEVEL))
 @of_server
 def level(level: str, as_json: bool, **which: Any) -> None:
     """Write lines of LEVEL and above from now on: debug, info, warning or error."""

@@ -136,8 +136,9 @@ def _usage_text(exc: click.ClickException) -> str:
     if isinstance(exc, click.NoSuchOption):
         known = [opt for p in exc.ctx.command.params for opt in p.opts] if exc.ctx else []
         options = [opt for opt in known if opt.startswith("--")] + ["--help"]
-        near = difflib.get_close_matches(exc.option_name, options, n=1, cutoff=0.0)[0]
-        return f"no such option {exc.option_name}, the nearest is {near}{allowed}"
+        near = difflib.get_close_matches(exc.option_name, options, n=1)
+        known_as = f", the nearest is {near[0]}" if near else f"; options: {', '.join(options)}"
+        return f"no such option {exc.option_name}{known_as}{allowed}"
     text = exc.format_message().rstrip(".")
     return text if "verb" in text else f"{text[:1].lower()}{text[1:]}{allowed}"
 

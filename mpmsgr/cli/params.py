@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 from click.decorators import FC
+from click.shell_completion import CompletionItem
 
 from mpmsgr.config import kinds
 from mpmsgr.errors import ConfigError
@@ -34,6 +35,13 @@ class Value(_ParamType):
             return self.kind.read(value)
         except ValueError as exc:
             raise ConfigError(label_of(param), value, str(exc)) from None
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """The words that may follow, where only a few may."""
+        words = self.kind.words if isinstance(self.kind, kinds.Choice) else ()
+        return [CompletionItem(word) for word in words if word.startswith(incomplete)]
 
 
 class PeerAddress(kinds.Kind):
@@ -73,6 +81,11 @@ peer_type = click.option(
     show_default=True,
     help=f"Entity type of the peer: {kinds.one_of(TYPE_LABELS)}.",
 )
+
+
+def choice(*words: str) -> dict[str, Any]:
+    """What makes a parameter one of *words*."""
+    return {"type": Value(kinds.Choice(words=words)), "metavar": "|".join(words)}
 
 
 def timeout(default_s: float) -> Callable[[FC], FC]:

@@ -61,9 +61,14 @@ def settings_of(config: str | None, flags: dict[str, Any]) -> Settings:
 
 
 def check(settings: Settings) -> None:
-    """Load the modules of *settings*, each in a process of its own. Raises PluginError."""
-    from mpmsgr.admin import plugins
+    """Load the modules of *settings*, each in a process of its own.
 
+    Raises PluginError; ConfigError for what this machine does not have.
+    """
+    from mpmsgr.admin import plugins
+    from mpmsgr.supervisor.affinity import cpus_of
+
+    cpus_of(settings.cpu_affinity)
     specs = settings.modules, settings.io_modules
     rows, of_io = (plugins.check(s, settings.options, settings.app_dir) for s in specs)
     for row in [*rows, *of_io]:

@@ -6,7 +6,9 @@ from typing import Any
 
 import click
 
+from mpmsgr.cli import params
 from mpmsgr.cli.server import connect, of_server, show
+from mpmsgr.config import kinds
 
 _COLUMNS = {
     "id": "ID",
@@ -29,15 +31,18 @@ _TCP = {
     "received_bytes": "RECEIVED",
     "acked_bytes": "SENT",
 }
-_SORTS = ("outbox", "traffic", "silence", "age")
-_STATES = ("connecting", "open", "standby", "wait")
+_SORTS = params.choice("outbox", "traffic", "silence", "age")
+_STATES = params.choice("connecting", "open", "standby", "wait")
+_LIMIT = params.Value(kinds.Whole(low=1))
 
 
 @click.command("sessions")
-@click.option("--sort", type=click.Choice(_SORTS), help="Order by this, the most first.")
-@click.option("--limit", type=click.IntRange(1), metavar="N", help="Not more than N.")
-@click.option("--state", type=click.Choice(_STATES), help="Only those in this state.")
-@click.option("--peer-type", metavar="T", help="Only those of peers of this type.")
+@click.option("--sort", **_SORTS, help="Order by this, the most first.")
+@click.option("--limit", type=_LIMIT, metavar="N", help="Not more than N.")
+@click.option("--state", **_STATES, help="Only those in this state.")
+@click.option(
+    "--peer-type", metavar="T", type=params.PEER_TYPE, help="Only those of peers of this type."
+)
 @click.option("--tcp", is_flag=True, help="With what the kernel says of their connections.")
 @of_server
 def command(

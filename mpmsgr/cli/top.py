@@ -36,11 +36,21 @@ if TYPE_CHECKING:
     help="Seconds between two looks.",
 )
 @click.option(
-    "--sessions", type=click.IntRange(1, 100), default=8, show_default=True, help="Rows of them."
+    "--sessions",
+    metavar="N",
+    type=params.Value(kinds.Whole(low=1, high=100)),
+    default=8,
+    show_default=True,
+    help="Rows of them.",
 )
 @click.option("--once", is_flag=True, help="Print one screen and end.")
 @click.option("--svg", metavar="FILE", help="Write one screen as a picture to FILE, and end.")
-@click.option("--width", type=click.IntRange(40), help="Columns; default: those of the terminal.")
+@click.option(
+    "--width",
+    metavar="N",
+    type=params.Value(kinds.Whole(low=40, high=1000)),
+    help="Columns; default: those of the terminal.",
+)
 def command(
     run_dir: str | None,
     config: str | None,

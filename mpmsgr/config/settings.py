@@ -206,6 +206,7 @@ class Settings:
         0.001,
         kinds.Seconds(),
         "A callback of an I/O module that takes longer is counted and logged; 0: none is.",
+        live=True,
     )
     options: dict[str, dict[str, Any]] = _option(
         {},
@@ -261,7 +262,10 @@ class Settings:
         by_name="30 for svc, 0 for Ceph's names",
     )
     handshake_timeout_s: float = _option(
-        10.0, kinds.Seconds(low=0.1), "A connection not open after this is closed."
+        10.0,
+        kinds.Seconds(low=0.1),
+        "A connection not open after this is closed.",
+        live=True,
     )
     idle_timeout_s: float = _option(
         900.0, kinds.Seconds(), "A connection silent for this long is lost; 0: never."
@@ -289,6 +293,7 @@ class Settings:
         kinds.Size(low=1),
         "Bytes of messages in work at once; reading pauses above. An eighth is left to peers whose"
         " policy is urgent, if there are any.",
+        live=True,
     )
     arena_bytes: int = _option(
         64 * MIB,
@@ -312,6 +317,7 @@ class Settings:
         300.0,
         kinds.Seconds(),
         "A worker that keeps a received payload for this long is replaced; 0: never.",
+        live=True,
     )
     max_attempts: int = _option(
         3,
@@ -319,6 +325,7 @@ class Settings:
         "Deaths of workers after which the message they were running is quarantined; 0: never.",
         "--max-attempts",
         metavar="N",
+        live=True,
     )
     quarantine_dir: str | None = _option(
         None,

@@ -36,6 +36,7 @@ from mpmsgr.wire.address import EntityAddr
 
 if TYPE_CHECKING:
     from mpmsgr.messenger.sink import Sink
+    from mpmsgr.messenger.throttles import Throttles
 
 log = logging.getLogger("mpmsgr.session")
 
@@ -59,7 +60,8 @@ class Driver:
     """The sockets and timers of one endpoint, on the running loop.
 
     on_answer(session): a keepalive came back; advertise: what is announced in place of the
-    address a socket was accepted at.
+    address a socket was accepted at; throttles: what decides which sessions are read, if anything
+    does.
     """
 
     def __init__(self, endpoint: Endpoint, sink: Sink, advertise: EntityAddr | None) -> None:
@@ -71,6 +73,7 @@ class Driver:
         self._usual = self.buffer
         self.on_answer: Callable[[Session], None] = lambda session: None
         self.advertise = advertise
+        self.throttles: Throttles | None = None
         self._loop = asyncio.get_running_loop()
         self._dirty: set[Pipe] = set()
         self._soon: set[Pipe] = set()
@@ -184,9 +187,17 @@ class Driver:
             return
         session.paused &= ~reason
         session.last_received = self.now()
-        transport = session.pipe.handle if session.pipe else None
-        if not session.paused and isinstance(transport, PipeTransport):
-            transport.resume_reading()
+        pipe = session.pipe
+        if session.paused or pipe is None:
+            return
+        if isinstance(pipe.handle, PipeTransport):
+            pipe.handle.resume_reading()
+        if pipe.holds_something:
+            self._loop.call_soon(self._read_on, pipe)  # not in the midst of what made room
+
+    def _read_on(self, pipe: Pipe) -> None:
+        pipe.read_on(self.now())
+        self.run()
 
     # places for long messages
 
@@ -299,20 +310,28 @@ class Driver:
         self.sink.full(action.session, action.full)
 
     def _report(self, action: Report) -> None:
-        held = self._rate.allows(action.kind, self.now())
-        if held is not None:
-            more = f" ({held} lines like this held back)" if held else ""
+        more = self._held_back(action.kind)
+        if more is not None:
             fields = {"session": action.session.id, "peer": str(action.session.peer_addr)}
             log.warning("session %d, %s%s", action.session.id, action.text, more, extra=fields)
 
+    def _held_back(self, kind: str) -> str | None:
+        """What a line of *kind* says of those before it; None: it is held back, too."""
+        held = self._rate.allows(kind, self.now())
+        return None if held is None else f" ({held} lines like this held back)" if held else ""
+
     def _fault(self, action: Fault) -> None:
-        pipe = action.pipe
+        pipe, more = action.pipe, self._held_back(action.kind) if action.kind else ""
+        if more is None:
+            return
         grave = action.hostile or (pipe.incoming and pipe.session is None)
         fields: dict[str, object] = {"peer": str(pipe.peer)}
         if pipe.session is not None:
             fields["session"] = pipe.session.id
         level = logging.WARNING if grave else logging.INFO
-        log.log(level, "pipe %d, peer %s: %s", pipe.id, pipe.peer, action.cause, extra=fields)
+        log.log(
+            level, "pipe %d, peer %s: %s%s", pipe.id, pipe.peer, action.cause, more, extra=fields
+        )
 
     # timers
 

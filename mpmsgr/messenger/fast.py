@@ -83,7 +83,7 @@ class FastSink(Sink):
         self._inner = inner
         self._driver = driver
         self._connection_of = connection_of
-        self._budget_s = budget_s
+        self.budget_s = budget_s
         self._rate = RateLimit(_SLOW_EVERY_S)
         self._held: dict[Session, _Held] = {}
         self._none_held: asyncio.Event = asyncio.Event()
@@ -249,14 +249,14 @@ class FastSink(Sink):
 
     def _look_at_time(self, dispatcher: Dispatcher, callback: str, began: float) -> None:
         took = perf_counter() - began
-        if not 0 < self._budget_s < took:
+        if not 0 < self.budget_s < took:
             return
         self.counts.over_budget += 1
         who = f"{name_of(dispatcher)}.{callback}"
         held = self._rate.allows(who, began)
         if held is not None:
             more = f" ({held} lines like this held back)" if held else ""
-            budget = f"{self._budget_s * 1e3:g} ms"
+            budget = f"{self.budget_s * 1e3:g} ms"
             log.warning("%s took %.1f ms, its budget is %s%s", who, took * 1e3, budget, more)
 
 

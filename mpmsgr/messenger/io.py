@@ -11,6 +11,7 @@ import logging
 import os
 import socket
 import traceback
+from dataclasses import replace
 from typing import Any
 
 from mpmsgr import logs
@@ -20,6 +21,7 @@ from mpmsgr.control import MAX_ERROR_TEXT, ControlChannel
 from mpmsgr.dispatch.plugins import load_chain, load_io_chain
 from mpmsgr.errors import PluginError
 from mpmsgr.loop import relax_collector, run
+from mpmsgr.messenger.fast import FastSink
 from mpmsgr.messenger.messenger import Messenger
 from mpmsgr.pool.fast import FastService
 from mpmsgr.pool.front import PoolFront
@@ -50,6 +52,7 @@ class IoProcess:
         self._front: PoolFront | None = None
         self._inspector = Inspector(channel)
         self._lame_duck = False
+        self._given: dict[str, Any] | None = None  # settings, since it began
         self._memory: IoMemory | None = None
         self._memory_of_slots: dict[int, int] = {}  # descriptors that came before the rest
         self._work: asyncio.Task[None] | None = None
@@ -90,8 +93,10 @@ class IoProcess:
                 self._let_nobody_in()
             elif op == "reopen_logs":
                 logs.reopen()
-            elif op == "log_level":
-                logs.set_level(packet["level"])
+            elif op == "settings":
+                logs.set_level(packet["values"]["log_level"])
+                self._given = packet["values"]
+                self._take_over()
         if self._channel.eof:
             os._exit(1)  # the supervisor is gone
 
@@ -150,6 +155,7 @@ class IoProcess:
             await self._use_io_modules(messenger, settings)
         listeners = [socket.socket(fileno=fd) for fd in packet["listen_fds"]]
         self._let_nobody_in()
+        self._take_over()
         addrs = messenger.listen(listeners)
         relax_collector()
         self._channel.send("ready", addrs=[str(addr) for addr in addrs])
@@ -193,6 +199,21 @@ class IoProcess:
     def _let_nobody_in(self) -> None:
         if self._messenger is not None:
             self._messenger.endpoint.lame_duck = self._lame_duck
+
+    def _take_over(self) -> None:
+        """Use the settings that a running server was given, as far as they are ours."""
+        if self._messenger is None or self._given is None:
+            return
+        given, driver = self._given, self._messenger.driver
+        endpoint = self._messenger.endpoint
+        endpoint.timing = replace(endpoint.timing, handshake_timeout_s=given["handshake_timeout_s"])
+        if driver.throttles is not None:
+            driver.throttles.set_dispatch_bytes(given["dispatch_bytes"])
+        if isinstance(driver.sink, FastSink):
+            driver.sink.budget_s = given["fast_budget_s"]
+        if self._front is not None:
+            self._front.lease_max_age_s = given["lease_max_age_s"]
+            self._front.work.max_attempts = given["max_attempts"]
 
     def _recycle(self, slot: int, generation: int, why: str) -> None:
         self._channel.send("recycle", slot=slot, generation=generation, why=why)

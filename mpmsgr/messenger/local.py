@@ -159,16 +159,24 @@ class LocalSink(Sink):
             self.groups.ended(event.session)
             self.read_on(con)
         if kind is EventKind.REMOTE_RESET or (kind is EventKind.RESET and event.session.lossy):
-            self._discard(con)
+            self._discard(con, kind)
+        waiting = con.lane.waiting
+        if kind is EventKind.ACCEPT and waiting and waiting[-1][1] == kind.value:
+            return  # one says as much as many
         self._submit(con.lane, con, kind.value)
 
-    def _discard(self, con: MessengerConnection) -> None:
-        """Forget messages of an ended session that no handler has; events stay (spec §8, §10)."""
+    def _discard(self, con: MessengerConnection, kind: EventKind) -> None:
+        """Forget messages of an ended session that no handler has; events stay (spec §8, §10), but
+        for an earlier one of *kind* and what followed on it.
+        """
         queue = con.lane.waiting
         events = [waiting for waiting in queue if not isinstance(waiting[1], Message)]
+        names = [name for _, name, _ in events]
+        stay = events[: names.index(kind.value)] if kind.value in names else events
+        self._running -= len(events) - len(stay)
         self._forget([item for _, item, _ in queue if isinstance(item, Message)])
         queue.clear()
-        queue.extend(events)
+        queue.extend(stay)
 
     def full(self, session: Session, full: bool) -> None:
         """See `Sink`."""

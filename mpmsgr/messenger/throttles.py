@@ -68,21 +68,20 @@ class _Waiter:
 
 
 class _Reading(_Waiter):
-    """A session that is not read. It waits for some room at each throttle, and keeps none of it."""
+    """A session that is not read. It waits for some *room* at each throttle, and keeps none of
+    it.
+    """
 
-    __slots__ = ()
+    __slots__ = ("room",)
 
     def get(self) -> bool:
         throttle, urgent = self.throttle, self.session.policy.urgent
-        return not throttle.is_full(urgent) or throttle.get(self._room, self, urgent)
+        # Noted: the maximum may be another one when it gets it.
+        self.room = min(throttle.limit(urgent) // 2, _ROOM[throttle.unit])
+        return not throttle.is_full(urgent) or throttle.get(self.room, self, urgent)
 
     def passed(self) -> list[_Waiter]:
-        return self.throttle.put(self._room)
-
-    @property
-    def _room(self) -> int:
-        throttle = self.throttle
-        return min(throttle.limit(self.session.policy.urgent) // 2, _ROOM[throttle.unit])
+        return self.throttle.put(self.room)
 
 
 class _Claim(_Waiter):
@@ -166,10 +165,11 @@ class Throttles:
     def attach(self, driver: Driver) -> None:
         """Sessions are those of *driver*, and their policies'."""
         self._driver = driver
+        driver.throttles = self
         policies = driver.endpoint.policies
         self._types = frozenset(policies.by_type)
-        if any(policy.urgent for _, policy in policies.tables()):
-            self.dispatch.reserve = self.dispatch.max // RESERVE
+        self._has_urgent = any(policy.urgent for _, policy in policies.tables())
+        self.dispatch.reserve = self._reserve(self.dispatch.max)
         for type_, policy in policies.tables():
             label = "default" if type_ is None else type_label(type_)
             if policy.may_deadlock:
@@ -190,6 +190,15 @@ class Throttles:
                 self._all += self._own[type_]
         self.of_types = bool(self._own)
         self._changed()
+
+    def set_dispatch_bytes(self, dispatch_bytes: int) -> None:
+        """Bound what is in work by so much from now on; who waited for less goes on."""
+        self.dispatch.reserve = self._reserve(dispatch_bytes)
+        self._go_on(self.dispatch.reset_max(dispatch_bytes))
+        self._changed()
+
+    def _reserve(self, dispatch_bytes: int) -> int:
+        return dispatch_bytes // RESERVE if self._has_urgent else 0
 
     def close(self) -> None:
         """Nobody is let go on any more."""

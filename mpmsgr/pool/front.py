@@ -43,6 +43,7 @@ from mpmsgr.pool.items import (
     SessionLane,
     placed_of,
     raw_of,
+    superseded,
 )
 from mpmsgr.pool.link import Link
 from mpmsgr.pool.quarantine import Quarantine
@@ -95,7 +96,7 @@ class PoolFront(Sink):
         self._incarnation = incarnation
         self._memory = memory
         self._quarantine = quarantine or Quarantine(None)
-        self._lease_max_age_s = lease_max_age_s
+        self.lease_max_age_s = lease_max_age_s
         self._recycle = recycle
         self._retired = retired
         self._retiring: set[tuple[int, int]] = set()
@@ -218,18 +219,25 @@ class PoolFront(Sink):
         session = event.session
         lane: SessionLane = session.connection or self._work.board.new_session(session)
         if event.kind is EventKind.ACCEPT:
-            self._work.tell.renew(lane)
+            if lane.accept_waits:
+                return  # one says as much as many
+            if not lane.waits:  # else when it is handed out
+                self._work.tell.renew(lane)
         if event.kind is EventKind.RESET:
             self._over(lane)
         elif event.kind is EventKind.REMOTE_RESET:
             self._replies.unanswered(lane, event.kept)
-        if event.kind is EventKind.REMOTE_RESET or (lane.over and session.lossy):
-            self._discard(lane)  # discard_queue of the spec (§8, §10)
         item = EventItem(event.kind.value, event.lost)
-        if event.kind is EventKind.RESET and lane.waits:
+        if event.kind is EventKind.REMOTE_RESET or (lane.over and session.lossy):
+            item = self._discard(lane, item)  # discard_queue of the spec (§8, §10)
+        if event.kind is EventKind.RESET and lane.is_unheard_of:
+            self._work.forget(lane, self._lanes.take_waiting(lane))
+            self._work.remove(lane)
+        elif event.kind is EventKind.RESET and lane.waits:
             lane.farewell = item  # not before what came before it, however urgent events are
         else:
             self._work.add(lane, [item])
+            lane.accept_waits = lane.waits and event.kind is EventKind.ACCEPT
 
     def _over(self, lane: SessionLane) -> None:
         lane.over = True
@@ -237,14 +245,14 @@ class PoolFront(Sink):
         self._replies.groups.ended(lane.session)
         self._replies.unanswered(lane)
 
-    def _discard(self, lane: SessionLane) -> None:
-        """Forget messages of an ended session that no worker has; events stay."""
+    def _discard(self, lane: SessionLane, item: EventItem) -> EventItem:
+        """Forget what is moot of what no worker has, now that *item* ends it; see `superseded`."""
         self._hold_no_more(lane)
-        waiting = self._lanes.take_waiting(lane)
-        events = [item for item in waiting if raw_of(item) is None]
-        self._work.forget(lane, [item for item in waiting if raw_of(item) is not None])
-        if events:
-            self._lanes.wait(lane, events)
+        stays, goes, item = superseded(self._lanes.take_waiting(lane), item)
+        self._work.forget(lane, goes)
+        if stays:
+            self._lanes.wait(lane, stays)
+        return item
 
     def place(self, pipe: Pipe, size: int, lead: int) -> memoryview | None:
         """See `Sink`."""
@@ -576,7 +584,7 @@ class PoolFront(Sink):
             seat = self._work.seats.get(worker) if worker is not None else None
             if seat is None or worker is None or seat.recycled:
                 continue
-            if 0 < self._lease_max_age_s < lease.age_s:
+            if 0 < self.lease_max_age_s < lease.age_s:
                 seat.recycled = True
                 why = f"it keeps {lease.nbytes} bytes of shared memory for {lease.age_s:.0f} s"
                 log.warning("worker %d is recycled: %s", lease.worker, why)

@@ -52,12 +52,14 @@ class SessionLane(PoolLane):
     """The lane of one session, and what is known of its connection.
 
     also_known_to: workers that were told of the connection without having its lane; fast: what fast
-    dispatchers got as the connection; farewell: the event that says that it is over, while messages
-    wait; held_count, held_bytes: while its session is full, of what waits in it; requests: tid and
-    worker of handlers' requests; None: nobody waits for that reply any more.
+    dispatchers got as the connection; accept_waits: the event that says that its peer connected
+    waits, and nothing was handed out since; farewell: the one that says that it is over, while
+    messages wait; held_count, held_bytes: while its session is full, of what waits in it; requests:
+    tid and worker of handlers' requests; None: nobody waits for that reply any more.
     """
 
     __slots__ = (
+        "accept_waits",
         "also_known_to",
         "farewell",
         "fast",
@@ -73,9 +75,16 @@ class SessionLane(PoolLane):
         self.urgent = session.policy.urgent
         self.also_known_to: set[Worker] | None = None
         self.held_count = self.held_bytes = 0
+        self.accept_waits = False
         self.farewell: EventItem | None = None
         self.fast: FastConnection | None = None
         self.requests: dict[int, Worker | None] | None = None
+
+    @property
+    def is_unheard_of(self) -> bool:
+        """Does nothing wait but the event that its peer connected, and no worker knows of it?"""
+        told = self.known_to or self.also_known_to or self.homeless or self.inflight
+        return not told and self.accept_waits and self.waiting_count == 1
 
     @property
     def is_awaited(self) -> bool:
@@ -128,6 +137,21 @@ def owner_of(lane: Lane[Any], item: Any) -> SessionLane | None:
     if isinstance(addressed, Addressed):
         return addressed.lane
     return lane if isinstance(lane, SessionLane) else None
+
+
+def superseded(waiting: list[Any], reset: EventItem) -> tuple[list[Any], list[Any], EventItem]:
+    """What stays of *waiting* when the peer began anew; what does not; and *reset*, which says so.
+
+    Messages go. So does an event of that kind which was never begun, and what followed on it: one
+    reset says as much as many.
+    """
+    events = [item for item in waiting if raw_of(item) is None]
+    kinds = [item.kind if isinstance(item, EventItem) else "" for item in events]
+    at = kinds.index(reset.kind) if reset.kind in kinds else len(events)
+    gone = events[at:]
+    lost = (tid for item in gone if isinstance(item, EventItem) for tid in item.lost)
+    messages = [item for item in waiting if raw_of(item) is not None]
+    return events[:at], messages + gone, EventItem(reset.kind, (*lost, *reset.lost))
 
 
 def attempt_of(item: Any) -> int:

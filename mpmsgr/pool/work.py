@@ -57,7 +57,7 @@ class Work:
         self.idle = asyncio.Event()
         self.idle.set()
         self._memory = memory
-        self._max_attempts = max_attempts
+        self.max_attempts = max_attempts
         self._send = send
         self._due: list[Seat] = []
         self._looks = False
@@ -72,7 +72,7 @@ class Work:
         """How many workers *item* may kill."""
         handling = self.board.handling_of(item)
         own = None if handling is None else handling.max_attempts
-        return self._max_attempts if own is None else own
+        return self.max_attempts if own is None else own
 
     # messages come
 
@@ -151,6 +151,9 @@ class Work:
                 if placed is not None:
                     self.ingress.lend(worker.slot, placed)
         if isinstance(lane, SessionLane):
+            if lane.accept_waits:
+                lane.accept_waits = False
+                self.tell.renew(lane)  # its peer may have connected once more since
             intro = None if lane.known_to is worker else self.tell.session(lane, seat)
             seat.add((lane.id, intro, items))
             return

@@ -129,11 +129,15 @@ class Report(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """*pipe* failed for *cause*: to be logged. *hostile*: the peer broke the protocol."""
+    """*pipe* failed for *cause*: to be logged. *hostile*: the peer broke the protocol.
+
+    kind: what we refused it with, of which many may come one after the other.
+    """
 
     pipe: Pipe
     cause: str
     hostile: bool
+    kind: str = ""
 
 
 SocketAction = Dial | Write | Flush | FlushSoon | Close | Fault

@@ -405,15 +405,17 @@ class Endpoint:
             self.emit(Write(pipe, CLOSE))
             self.end(pipe.session, "the peer closed the session")
 
-    def pipe_failed(self, pipe: Pipe, cause: str, now: float, *, hostile: bool = False) -> None:
-        """*pipe* is of no use any more; *hostile*: its peer broke the protocol."""
+    def pipe_failed(
+        self, pipe: Pipe, cause: str, now: float, *, hostile: bool = False, kind: str = ""
+    ) -> None:
+        """*pipe* is of no use any more; *hostile*, *kind*: see `Fault`."""
         if pipe.closed:
             return
         accepting = pipe.incoming and pipe.established is None
         self._close(pipe)
         self.counters.faults += 1
         self.counters.hostile += hostile
-        self.emit(Fault(pipe, cause, hostile))
+        self.emit(Fault(pipe, cause, hostile, kind))
         session = pipe.session
         if session is None or session.pipe is not pipe:
             return

@@ -30,9 +30,11 @@ class Pipe:
 
     peer: the socket's other end, once known; session: the one it serves, None while an incoming
     handshake is undecided; incoming: the peer connected; handle: free for the owner of sockets.
+    What comes behind the handshake of a session that is not read is held until `read_on`.
     """
 
     __slots__ = (
+        "_held",
         "closed",
         "deadline",
         "endpoint",
@@ -58,17 +60,22 @@ class Pipe:
         self.closed = False
         self.handle: object = None
         self.wake_at: float | None = None
+        self._held = b""
 
     def receive(self, data: bytes, now: float) -> None:
         """Bytes from the socket; actions collect in the endpoint."""
         if self.closed or self.stage is None:
+            return
+        if self._held:
+            self._held += data
             return
         try:
             self.stage.received(data, now)
         except ProtocolError as err:
             self.endpoint.pipe_failed(self, str(err), now, hostile=True)
         except HandshakeRefused as err:
-            self.endpoint.pipe_failed(self, str(err), now)
+            kind = err.tag if self.incoming else ""
+            self.endpoint.pipe_failed(self, str(err), now, kind=kind)
 
     def land(self, view: memoryview | None) -> bool:
         """Receive the message for which `Place` was asked into *view*; None: anywhere.
@@ -104,6 +111,7 @@ class Pipe:
         At once: timers and transports keep a pipe for a while, and it would keep the place.
         """
         self.closed = True
+        self._held = b""
         if self.established is not None:
             self.established.parser.abandon()
 
@@ -120,8 +128,21 @@ class Pipe:
         """The handshake is over; *rest* came behind it."""
         self.stage = self.established = stage
         self.deadline = None
-        if rest:
+        if stage.session.paused:
+            self._held = rest
+        elif rest:
             stage.received(rest, now)
+
+    @property
+    def holds_something(self) -> bool:
+        """Did anything come that is not to be read now?"""
+        return bool(self._held)
+
+    def read_on(self, now: float) -> None:
+        """Take what was held, unless its session is not to be read again."""
+        if self.session is not None and not self.session.paused:
+            held, self._held = self._held, b""
+            self.receive(held, now)
 
     def __repr__(self) -> str:
         direction = "from" if self.incoming else "to"

@@ -42,7 +42,7 @@ def serve(
     with ExitStack() as stack:
         signals = stack.enter_context(Signals())
         try:
-            setup_from(settings.as_dict(), "supervisor")
+            _begin_log(settings)
             check_platform()
             check_size(settings)
             cpus_of(settings.cpu_affinity)
@@ -74,6 +74,14 @@ def serve(
         if notifier := notifier_of(supervisor, os.environ):
             supervisor.companions.append(notifier)
         return supervisor.run()
+
+
+def _begin_log(settings: Settings) -> None:
+    try:
+        setup_from(settings.as_dict(), "supervisor")
+    except OSError as exc:
+        why = f"cannot be opened: {exc.strerror}"
+        raise ConfigError("log_file", settings.log_file, why) from None
 
 
 def _http(settings: Settings, run_dir: RunDir, stack: ExitStack) -> HttpServer | None:

@@ -389,7 +389,8 @@ class Supervisor:
         self.facts.limits = self._limits.of(settings)
         logs.set_level(settings.log_level)
         if self.facts.io.alive:
-            self.children.send(None, "log_level", level=settings.log_level)
+            live = {o.name: getattr(settings, o.name) for o in OPTIONS if o.live}
+            self.children.send(None, "settings", values=live)
 
     def _measure(self) -> None:
         self.facts.measured_at = time.monotonic()

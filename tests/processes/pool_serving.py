@@ -42,6 +42,7 @@ class Serve:
         workers: int = 2,
         toml: str = "",
         flags: tuple[str, ...] = (),
+        bind: str = "127.0.0.1:0",
         wait: bool = True,
     ) -> None:
         self._directory = tempfile.TemporaryDirectory(prefix="mp-", dir="/tmp")
@@ -53,7 +54,8 @@ class Serve:
             (self.directory / f"{name}.py").write_text(textwrap.dedent(text))
         (self.directory / "mpmsgr.toml").write_text(textwrap.dedent(toml))
         self._specs = specs or tuple(modules or {})
-        self._flags = ("--workers", str(workers), "--run-dir", str(self.run_dir), *flags)
+        where = ("--bind", bind, "--run-dir", str(self.run_dir))
+        self._flags = (*where, "--workers", str(workers), *flags)
         self._wait = wait
         self.process: subprocess.Popen[bytes]
         self._pidfd = -1
@@ -61,18 +63,17 @@ class Serve:
     # life
 
     def start(self) -> None:
-        """Start it and wait for its line of readiness."""
+        """Start it, again if it has ended, and wait for its line of readiness."""
         environ = {k: v for k, v in os.environ.items() if not k.startswith("MPMSGR_")}
         with (self.directory / "stderr").open("wb") as stderr:
             self.process = subprocess.Popen(
-                [
-                    *(sys.executable, "-m", "mpmsgr", "serve", "--bind", "127.0.0.1:0"),
-                    *(*self._flags, *self._specs),
-                ],
+                [sys.executable, "-m", "mpmsgr", "serve", *self._flags, *self._specs],
                 stderr=stderr,
                 cwd=self.directory,
-                env={**environ, MARK: str(self.directory)},
+                env={**environ, MARK: str(self.directory), "TMPDIR": str(self.directory)},
             )
+        if self._pidfd >= 0:
+            os.close(self._pidfd)
         self._pidfd = os.pidfd_open(self.process.pid)
         if self._wait:
             self.address = self.until(self._ready, "the line of readiness")
@@ -117,6 +118,10 @@ class Serve:
         assert readable, f"still runs after {timeout_s} s: {self.log}"
         self.status = self.process.wait()
         return self.status
+
+    def lasts(self, seconds: float) -> None:
+        """Returns after *seconds* during which the supervisor did not end."""
+        assert not select.select([self._pidfd], [], [], seconds)[0], self.log
 
     def stop(self) -> int:
         """Stop it as a service manager would; its exit status."""

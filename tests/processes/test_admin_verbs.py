@@ -94,6 +94,7 @@ def test_settings_and_where_they_came_from(server: Serve) -> None:
     assert mpmsgr(server, "config get workers").stdout == "2\n"
     assert (rows["workers"]["change"], rows["log_level"]["change"]) == ("reload", "set")
     assert "takes a restart" in refused(server, "config set bind 127.0.0.1:1")
+    assert "CPU 4095 is none of ours: " in refused(server, "config set cpu_affinity 4095")
     ran = mpmsgr(server, "config get wrokers")
     assert (ran.returncode, "nearest known name is workers" in ran.stderr) == (2, True)
 
@@ -122,14 +123,20 @@ def test_a_reload_is_told_of() -> None:
     toml = "idle_timeout_s = 800\nmax_messages = 0\n"
     with Serve(MODULES, toml=toml) as server:
         before = server.pids(WORKER)
-        (server.directory / "mpmsgr.toml").write_text("idle_timeout_s = 700\nmax_messages = 9\n")
+        toml = "idle_timeout_s = 700\nmax_messages = 9\ndispatch_bytes = '2MiB'\n"
+        (server.directory / "mpmsgr.toml").write_text(toml)
         assert ask(server, "config set max_messages 5")["value"] == 5
+        assert ask(server, "config set dispatch_bytes 1MiB")["value"] == 1 << 20
+        assert bound(server) == 1 << 20, "the I/O process has it at once"
+        assert ask(server, "config set handshake_timeout_s 0.1")["value"] == 0.1
+        wait_until_it_hangs_up(server)
         assert setting(server, "max_messages")["origin"] == "set at run time"
         assert ask(server, "reload")["restart_needed"] == ["idle_timeout_s"]
         server.until(lambda: ask(server, "status")["state"] == "serving", "all are renewed")
         assert not set(before) & set(server.pids(WORKER))
         row = setting(server, "max_messages")
         assert (row["value"], row["origin"]) == (9, "mpmsgr.toml: max_messages")
+        assert bound(server) == 2 << 20
         (server.directory / "mpmsgr.toml").write_text("workers = many\n")
         assert "must be TOML" in refused(server, "reload")
         assert "must be TOML" in ask(server, "status")["reload_error"]
@@ -149,6 +156,21 @@ def test_a_lame_duck_lets_nobody_in() -> None:
         server.until(lambda: mpmsgr(server, "health").returncode == 1, "not ready")
         assert "[-]lets peers in failed: a lame duck" in mpmsgr(server, "health").stdout
         con.request(Message(ECHO, b"x"), timeout=10)
+
+
+def wait_until_it_hangs_up(server: Serve) -> None:
+    """On a peer that never shakes hands, long before the default."""
+    host, _, port = server.address.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=5) as sock:
+        while sock.recv(4096):
+            pass
+
+
+def bound(server: Serve) -> int:
+    """Of messages in work, in bytes."""
+    (throttle,) = ask(server, "throttles")
+    most: int = throttle["max"]
+    return most
 
 
 def setting(server: Serve, name: str) -> dict[str, Any]:

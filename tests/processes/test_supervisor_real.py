@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import re
 import signal
 import socket
@@ -203,18 +204,35 @@ def test_a_syntax_error_leaves_the_old_workers_at_work(app_dir: str) -> None:
 def test_a_corrected_plugin_heals_a_crash_loop_under_a_living_session(app_dir: str) -> None:
     plugin = Path(app_dir, "echoes.py")
     good = plugin.read_text()
-    running = Running.real("echoes", app_dir=app_dir, cwd=app_dir, workers=1)
+    more = {"workers": 1, "metrics_bind": "127.0.0.1:0"}
+    running = Running.real("echoes", app_dir=app_dir, cwd=app_dir, **more)
     try:
         address = running.wait_ready()
+        assert readiness(running) == (200, "ok\n")
         with sync.connect("{}:{}".format(*address), timeout=10.0) as con:
             plugin.write_text("import nowhere\n")
             running.kill_child(running.pids("mpmsgr.pool.worker")[0])
             running.wait_line("died 5 times in a row")
+            status, text = readiness(running)
+            assert (status, "[-]no open breaker failed: worker 0" in text) == (503, True), text
             plugin.write_text(good)
             running.signal(signal.SIGHUP)
             running.wait_line("reloaded, 1 workers")
             assert con.request(Message(ECHO, b"one"), timeout=10.0).front == b"one"
+        running.until(lambda: readiness(running)[0] == 200, "ready again")
         assert len(running.said) == 1, "it was never started anew"
         assert running.stop() == ExitCode.CLEAN
     finally:
         running.close()
+
+
+def readiness(running: Running) -> tuple[int, str]:
+    """What /readyz says."""
+    where = running.wait_line("metrics and health at http://").rpartition("/")[2]
+    connection = http.client.HTTPConnection(where, timeout=10.0)
+    try:
+        connection.request("GET", "/readyz")
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    finally:
+        connection.close()

@@ -162,11 +162,11 @@ def test_a_reload_brings_another_number_of_workers(start: Start) -> None:
     assert running.stop() == ExitCode.CLEAN
 
 
-def test_a_reload_reaches_the_io_process_as_its_log_level(start: Start) -> None:
+def test_a_reload_reaches_the_io_process_as_its_settings(start: Start) -> None:
     running = start(workers=1)
     running.wait_ready()
     reload(running, log_level="debug")
-    assert running.wait_packet("log_level", role="io")["level"] == "debug"
+    assert running.wait_packet("settings", role="io")["values"]["log_level"] == "debug"
     assert running.stop() == ExitCode.CLEAN
 
 

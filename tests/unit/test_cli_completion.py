@@ -16,7 +16,12 @@ def test_every_shell_has_its_script(shell: str, capfd: pytest.CaptureFixture[str
 
 @pytest.mark.parametrize(
     ("words", "offered"),
-    [("", list(VERBS)), ("ver", ["version"]), ("serve --log-f", ["--log-file", "--log-format"])],
+    [
+        ("", list(VERBS)),
+        ("ver", ["version"]),
+        ("serve --log-f", ["--log-file", "--log-format"]),
+        ("sessions --sort s", ["silence"]),
+    ],
 )
 def test_verbs_and_options_are_completed(
     words: str,

@@ -358,7 +358,7 @@ def test_a_configured_directory_need_not_be_there_yet(
     [
         ("", "a verb is missing, one of list, show, replay, discard"),
         ("lst", "'lst' is no verb, the nearest is list; verbs: list, show, replay, discard"),
-        ("--json", "no such option --json, the nearest is"),
+        ("--json", "no such option --json; options: --help; usage"),
         ("list", r"--dir = '': must be given, or quarantine_dir in mpmsgr.toml, or MPMSGR_QUA"),
         ("list --dir /nowhere", "--dir = '/nowhere': must be a directory that exists"),
         ("list --dir q x", "got unexpected extra argument"),

@@ -149,6 +149,27 @@ async def test_a_session_is_read_until_more_than_the_maximum_is_held() -> None:
 
 
 @in_loop
+async def test_another_maximum_while_somebody_waits() -> None:
+    desk = Desk(1000, mgr=replace(STATEFUL_SERVER, urgent=True))
+    session, mgr = desk.session(), desk.session(MGR)
+    desk.comes(session, 900)
+    assert session.paused == Pause.DISPATCH
+    desk.throttles.set_dispatch_bytes(8000)
+    assert (session.paused, desk.driver.brief) == (Pause(0), False)
+    assert desk.now == {"dispatch": 900}, "the room that was waited for is nobody's"
+    desk.comes(session, 6101)
+    assert session.paused, "an eighth is left to urgent peers"
+    desk.comes(mgr, 999)
+    assert not mgr.paused
+    desk.throttles.set_dispatch_bytes(100)
+    desk.done(mgr, 999)
+    desk.done(session, 6901)
+    assert session.paused
+    desk.done(session, 100)
+    assert (session.paused, desk.now) == (Pause(0), {"dispatch": 0})
+
+
+@in_loop
 async def test_it_goes_on_when_there_is_room_worth_a_read() -> None:
     desk = Desk(100 * MIB)
     session = desk.session()

@@ -19,7 +19,7 @@ from mpmsgr.session.policy import (
 )
 from mpmsgr.session.session import Pause
 from mpmsgr.session.states import State
-from mpmsgr.wire.features import MSGR_KEEPALIVE2, SUPPORTED
+from mpmsgr.wire.features import MSGR_KEEPALIVE2, RECONNECT_SEQ, SUPPORTED
 from mpmsgr.wire.name import EntityType
 from mpmsgr.wire.v1.frames import KEEPALIVE, encode_keepalive2_ack
 from mpmsgr.wire.v1.handshake import BANNER, encode_seq, encode_server_hello
@@ -176,6 +176,23 @@ def test_a_session_that_has_no_room_is_not_read_from_a_new_socket_either() -> No
     line = talk.open_incoming(connect_seq=2, global_seq=2)
     assert talk.still_paused == [talk.session]
     assert talk.session.paused == Pause.DISPATCH
+
+
+def test_nor_is_what_comes_in_one_piece_with_the_handshake() -> None:
+    talk, line = serving()
+    talk.session.paused = Pause.DISPATCH
+    line.breaks()
+    line, features = talk.accept(), SUPPORTED & ~RECONNECT_SEQ
+    line.says(BANNER, CLIENT.encode(), connect(2, 2, features=features), message(1), message(2))
+    line.says(message(3))
+    line.pipe.read_on(talk.now)
+    assert (talk.session.in_seq, talk.delivered) == (0, [])
+    talk.session.paused = Pause(0)
+    line.pipe.read_on(talk.now)
+    talk.execute()
+    assert talk.session.in_seq == 3
+    line.says(message(4))
+    assert talk.session.in_seq == 4
 
 
 def test_a_parked_session_is_not_woken_by_its_keepalives() -> None:

@@ -1,0 +1,47 @@
+"""Signals to a server whose worker is inside one long call into C."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from mpmsgr import Message, sync
+from mpmsgr.cli.exit_codes import ExitCode
+from tests.processes.pool_serving import IO, WORKER, Serve
+
+MODULES = {
+    "spins": """
+        import re
+        from mpmsgr import handles
+
+        @handles(0x8001)
+        def spin(con, m):
+            open("begun", "w").close()
+            re.match(r"(a+)+$", "a" * 60 + "b")
+    """
+}
+
+
+def test_the_life_of_a_server() -> None:
+    with Serve(MODULES, workers=1, flags=("--graceful-timeout", "600")) as server:
+        (io,), (worker,) = server.pids(IO), server.pids(WORKER)
+        with sync.connect(server.address, timeout=10) as con:
+            con.send_message(Message(0x8001, b""))
+            server.until((server.directory / "begun").exists, "it spins")
+
+            os.kill(worker, signal.SIGUSR1)
+            server.until(lambda: server.lines(" in spin"), "its stacks")
+            os.kill(io, signal.SIGUSR1)
+            server.until(lambda: server.lines(" in run"), "its stacks")
+            assert not server.lines("WARNING"), "nobody minds"
+
+            server.signal(signal.SIGTTIN)
+            server.until(lambda: server.lines("worker 1 (generation 1) is ready"), "one more")
+            server.signal(signal.SIGTTOU)
+            server.until(lambda: server.pids(WORKER) == [worker], "one less: who has nothing to do")
+
+            server.signal(signal.SIGINT)
+            server.until(lambda: server.lines("got SIGINT"), "it stops")
+            server.signal(signal.SIGINT)
+            assert server.wait() == ExitCode.UNFINISHED
+        assert server.lines("mpmsgr: stopped unfinished", "worker 0")
