@@ -22,7 +22,8 @@ from tests.dialogue import connect
 from tests.streams import message_frame
 from tests.support import eventually_async
 from tests.unit.messenger_peers import Recorder, serving
-from tests.unit.pool_harness import Site, on_uvloop, pool
+from tests.unit.pool_harness import on_uvloop, pool
+from tests.unit.pool_site import Site
 
 MANY = 2000
 FEWER = 300
