@@ -24,6 +24,8 @@ from typing import cast
 
 import crc32c
 
+from tests.loopback import HOST
+
 Place = tuple[str, int]
 
 
@@ -74,7 +76,7 @@ class FaultProxy:
         self._links: set[Link] = set()
         self._server: asyncio.Server | None = None
 
-    async def start(self, host: str = "127.0.0.1", port: int = 0) -> Place:
+    async def start(self, host: str = HOST, port: int = 0) -> Place:
         """Accept from now on; returns where."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(lambda: self._link().near, host, port)

@@ -18,6 +18,7 @@ from typing import Any
 
 import psutil
 
+from tests.loopback import ANY_PORT
 from tests.support import eventually
 
 MARK = "MPMSGR_TEST_POOL"
@@ -65,7 +66,7 @@ class Serve:
         with (self.directory / "stderr").open("wb") as stderr:
             self.process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "mpmsgr", "serve", "--bind", "127.0.0.1:0"),
+                    *(sys.executable, "-m", "mpmsgr", "serve", "--bind", ANY_PORT),
                     *(*self._flags, *self._specs),
                 ],
                 stderr=stderr,

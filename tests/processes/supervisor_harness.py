@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import psutil
 
+from tests.loopback import ANY_PORT
 from tests.support import eventually
 
 HERE = Path(__file__).parent
@@ -46,7 +47,7 @@ class Running:
         told = {
             "reread": str(self.directory / "reread"),
             "handled": str(self.directory / "handled"),
-            "limits": {"eof_s": 0.2, **limits},
+            "limits": limits,
             "commands": more.pop(
                 "commands",
                 {
@@ -55,7 +56,7 @@ class Running:
                 },
             ),
             "settings": {
-                "bind": ["127.0.0.1:0"],
+                "bind": [ANY_PORT],
                 "workers": workers,
                 "run_dir": str(self.run_dir),
                 **more,

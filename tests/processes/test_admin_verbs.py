@@ -17,6 +17,7 @@ import pytest
 
 from mpmsgr import Message, SessionReset, sync
 from mpmsgr.cli.exit_codes import ExitCode
+from tests.loopback import ANY_PORT
 from tests.processes.admin_asking import ask, environment, mpmsgr, refused
 from tests.processes.pool_serving import IO, WORKER, Serve, kill
 
@@ -275,7 +276,7 @@ def unnamed(folder: Path) -> subprocess.Popen[str]:
     (folder / "nothing.py").write_text(
         "from mpmsgr import handles\n@handles(0x8001)\ndef f(c, m): ...\n"
     )
-    serve = "serve --bind 127.0.0.1:0 --workers 0 nothing"
+    serve = f"serve --bind {ANY_PORT} --workers 0 nothing"
     process = subprocess.Popen(
         [sys.executable, "-m", "mpmsgr", *serve.split()],
         cwd=folder,

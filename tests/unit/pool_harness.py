@@ -43,6 +43,7 @@ from mpmsgr.pool.runtime import Runtime
 from mpmsgr.pool.worker_memory import WorkerMemory
 from mpmsgr.session.session import Session
 from mpmsgr.supervisor.memory import create, read_only
+from tests.loopback import ANY_PORT
 from tests.support import eventually_async
 from tests.unit.messenger_peers import TEST_S, client, connected, place
 
@@ -270,7 +271,7 @@ class Pool:
         _log.addFilter(_texts)
         self.messenger.start()
         self.front.attach(self.messenger.driver)
-        await self.messenger.bind("127.0.0.1:0")
+        await self.messenger.bind(ANY_PORT)
         for slot in range(workers):
             await self.worker(slot)
 
@@ -525,7 +526,7 @@ async def service(
         return
     async with Messenger("svc.0", drain_s=0.1, **options) as server:
         await server.use_chain(chain_of(plugin(Site("local"))))
-        await server.bind("127.0.0.1:0")
+        await server.bind(ANY_PORT)
         async with client(drain_s=0.1) as messenger:
             yield server, messenger
 

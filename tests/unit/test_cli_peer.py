@@ -18,6 +18,7 @@ from mpmsgr.cli import ping, send
 from mpmsgr.cli.exit_codes import ExitCode
 from mpmsgr.cli.main import run
 from mpmsgr.dispatch.payload import decode, reply_to
+from tests.loopback import ANY_PORT, HOST
 
 ECHO, ADD, SILENT, BINARY = 0x8001, 0x9001, 0x9002, 0x9003
 
@@ -65,7 +66,7 @@ class Server:
     async def _start(self) -> Messenger:
         messenger = Messenger("svc.0")
         messenger.add_dispatcher_tail(Peer())
-        await messenger.bind("127.0.0.1:0")
+        await messenger.bind(ANY_PORT)
         return messenger
 
     def wait(self, work: Coroutine[Any, Any, Any]) -> Any:
@@ -87,7 +88,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def place(server: Server) -> str:
-    return f"127.0.0.1:{server.addr.port}"
+    return f"{HOST}:{server.addr.port}"
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from mpmsgr import (
     SessionReset,
     sync,
 )
+from tests.loopback import ANY_PORT
 from tests.support import eventually
 from tests.unit.messenger_peers import ECHO, FAIL, PUSH, SILENT, Recorder, place
 
@@ -52,7 +53,7 @@ class Server:
     async def _start(self) -> Messenger:
         messenger = Messenger("svc.0", drain_s=0.2)
         messenger.add_dispatcher_tail(Pushes())
-        await messenger.bind("127.0.0.1:0")
+        await messenger.bind(ANY_PORT)
         return messenger
 
     def run(self, work: Any) -> Any:
