@@ -151,6 +151,7 @@ def test_a_second_term_does_not_hurry(start: Start) -> None:
 # Replacing
 
 
+@pytest.mark.alone
 def test_a_killed_worker_is_replaced_at_once(start: Start) -> None:
     running = start()
     running.wait_ready()
@@ -162,6 +163,7 @@ def test_a_killed_worker_is_replaced_at_once(start: Start) -> None:
     assert running.stop() == ExitCode.CLEAN
 
 
+@pytest.mark.alone
 def test_a_killed_io_process_is_replaced_on_the_same_sockets(start: Start) -> None:
     running = start()
     address = running.wait_ready()
