@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -130,6 +131,15 @@ class Running:
             except (psutil.NoSuchProcess, psutil.AccessDenied):
                 continue
         return mine
+
+    def children_with(self, word: str) -> list[psutil.Process]:
+        """Those that have *word* on their command line; who ends meanwhile is none."""
+        found = []
+        for child in self.children():
+            with suppress(psutil.NoSuchProcess):  # zombies as well
+                if word in child.cmdline():
+                    found.append(child)
+        return found
 
     def child(self, role: str, slot: int | None = None, number: int = 1) -> int:
         """The pid of one child that was told to start."""

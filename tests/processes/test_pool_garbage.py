@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -103,12 +104,13 @@ def after_handshake(data: bytes) -> Garbage:
 
 
 def lets_down(peer: RawPeer) -> None:
-    peer.sock.close()
+    # To close before the server's banner is read would be a reset, if it is there by then.
+    peer.sock.shutdown(socket.SHUT_WR)
 
 
 def half_address(peer: RawPeer) -> None:
     peer.send(peer.hello()[:50])
-    peer.sock.close()
+    lets_down(peer)
 
 
 def huge_authorizer(peer: RawPeer) -> None:

@@ -57,7 +57,7 @@ def server(app_dir: str, request: pytest.FixtureRequest) -> Iterator[Running]:
 
 
 def processes(running: Running, module: str) -> list[int]:
-    return [child.pid for child in running.children() if module in child.cmdline()]
+    return [child.pid for child in running.children_with(module)]
 
 
 def echo(address: tuple[str, int], text: bytes) -> bytes:

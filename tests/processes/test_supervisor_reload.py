@@ -29,7 +29,7 @@ def reload(running: Running, **settings: Any) -> None:
 
 
 def worker_pids(running: Running) -> set[int]:
-    return {child.pid for child in running.children() if "worker" in child.cmdline()}
+    return {child.pid for child in running.children_with("worker")}
 
 
 def test_workers_are_renewed_one_after_the_other(start: Start) -> None:

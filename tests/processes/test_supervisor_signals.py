@@ -15,7 +15,7 @@ from tests.processes.supervisor_harness import Running, Start, ask, assert_nothi
 
 def workers(running: Running) -> int:
     """Living worker processes."""
-    return sum("worker" in child.cmdline() for child in running.children())
+    return len(running.children_with("worker"))
 
 
 def test_quit_writes_the_stacks_of_everybody_and_stops_at_once(start: Start) -> None:
