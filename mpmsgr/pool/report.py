@@ -128,7 +128,7 @@ class Report:
     # workers
 
     def _load_row(self, seat: Seat) -> Row:
-        worker, memory = seat.worker, seat.memory
+        worker, memory, now = seat.worker, seat.memory, self._now()
         row: Row = {
             "slot": worker.slot,
             "generation": worker.generation,
@@ -137,20 +137,19 @@ class Report:
             "credit": worker.credit.messages,
             "lanes": len(worker.lanes),
             "retiring": worker.retiring,
-            "oldest_s": self._oldest_s(seat),
+            "oldest_s": self._oldest_s(seat, now),
             "busy_s": seat.busy_us / 1e6,
             "failed": seat.failed,
         }
         if memory is not None:
             page = memory.page
             row["handled"] = page.handled
-            row["running"] = self._running(seat, page.running, page.started())
+            row["running"] = self._running(seat, now, page.running, page.started())
         return row
 
-    def _running(self, seat: Seat, sync: int, started: list[int]) -> list[Row]:
+    def _running(self, seat: Seat, now: float, sync: int, started: list[int]) -> list[Row]:
         """What the worker has begun: *sync* is the item that has its thread; the longest first."""
-        now, rows = self._now(), []
-        items = _in_flight(seat.worker)
+        rows, items = [], _in_flight(seat.worker)
         for number in started:
             if number not in items:
                 continue  # completed, and said so since
@@ -163,22 +162,22 @@ class Report:
             rows.append({"type": type_, "lane": lane.id, "for_s": round(for_s, 3)})
         return sorted(rows, key=lambda row: row["for_s"], reverse=True)
 
-    def _oldest_s(self, seat: Seat) -> float | None:
+    def _oldest_s(self, seat: Seat, now: float) -> float | None:
         first = min((lane.numbers[0] for lane in seat.worker.lanes if lane.numbers), default=None)
-        return None if first is None else round(seat.ages.of(first, self._now()), 3)
+        return None if first is None else round(seat.ages.of(first, now), 3)
 
     # counters
 
     def counters(self) -> Row:
         """The section "pool" of the counters."""
-        front, tally = self._front, self._front.tally
-        ages = [age for seat in self._work.seats.values() if (age := self._oldest_s(seat))]
+        front, tally, now = self._front, self._front.tally, self._now()
+        ages = [age for seat in self._work.seats.values() if (age := self._oldest_s(seat, now))]
         arenas = self._arena_rows()
         return {
             "in_work": self._work.count,
             "in_work_bytes": front.throttles.dispatch.current,
             "oldest_s": max(ages, default=0.0),
-            "completed_ago_s": round(self._now() - tally.completed_at, 3),
+            "completed_ago_s": round(now - tally.completed_at, 3),
             "arena_size_bytes": {row["arena"]: row["size_bytes"] for row in arenas},
             "arena_used_bytes": {row["arena"]: row["used_bytes"] for row in arenas},
             "handled_total": tally.handled,

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from types import TracebackType
 
+from tests.loopback import ANY_PORT
 from tests.support import eventually
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -37,7 +38,7 @@ class Serving:
         """Start it and wait for its line of readiness."""
         config = self.directory / "mpmsgr.toml"
         config.write_text(self.toml)
-        flags = ["-c", str(config), "--name", self.name, "--bind", "127.0.0.1:0", "--workers", "2"]
+        flags = ["-c", str(config), "--name", self.name, "--bind", ANY_PORT, "--workers", "2"]
         with (self.directory / "stderr").open("wb") as stderr:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "mpmsgr", "serve", *flags, *self.modules],

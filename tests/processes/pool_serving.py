@@ -18,6 +18,7 @@ from typing import Any
 
 import psutil
 
+from tests.loopback import ANY_PORT
 from tests.processes.marked import marked, with_argument
 from tests.support import eventually
 
@@ -42,7 +43,7 @@ class Serve:
         workers: int = 2,
         toml: str = "",
         flags: tuple[str, ...] = (),
-        bind: str = "127.0.0.1:0",
+        bind: str = ANY_PORT,
         wait: bool = True,
     ) -> None:
         self._directory = tempfile.TemporaryDirectory(prefix="mp-", dir="/tmp")

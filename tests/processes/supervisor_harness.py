@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 import psutil
 
+from tests.loopback import ANY_PORT
 from tests.processes.marked import marked, with_argument
 from tests.support import eventually
 
@@ -47,7 +48,7 @@ class Running:
         told = {
             "reread": str(self.directory / "reread"),
             "handled": str(self.directory / "handled"),
-            "limits": {"eof_s": 0.2, **limits},
+            "limits": limits,
             "commands": more.pop(
                 "commands",
                 {
@@ -56,7 +57,7 @@ class Running:
                 },
             ),
             "settings": {
-                "bind": ["127.0.0.1:0"],
+                "bind": [ANY_PORT],
                 "workers": workers,
                 "run_dir": str(self.run_dir),
                 **more,

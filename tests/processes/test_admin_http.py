@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -16,6 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from mpmsgr import Message, sync
 from mpmsgr.admin.client import AdminClient
 from mpmsgr.cli.exit_codes import ExitCode
+from tests.loopback import ANY_PORT
 from tests.processes.pool_serving import IO, WORKER, Serve, kill
 
 MODULES = {
@@ -29,8 +31,9 @@ MODULES = {
 }
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def server() -> Iterator[Serve]:
+    """One server for tests that leave it as it is."""
     with Serve(MODULES, flags=("--metrics-bind", "0")) as server:
         yield server
 
@@ -81,7 +84,12 @@ def test_a_server_that_serves(server: Serve) -> None:
     assert told["mpmsgr_process_resident_memory_bytes{worker-1}"] > 1 << 20
 
 
-def test_deaths_are_told(server: Serve) -> None:
+def test_deaths_are_told() -> None:
+    with Serve(MODULES, flags=("--metrics-bind", "0")) as server:
+        check_deaths(server)
+
+
+def check_deaths(server: Serve) -> None:
     where = place(server)
     kill(server.pids(WORKER)[0])
     server.until(lambda: metrics(where)["mpmsgr_supervisor_deaths_total{worker}"] == 1, "a death")
@@ -141,15 +149,15 @@ def test_an_address_that_is_taken(server: Serve) -> None:
     assert "cannot be used: Address already in use" in ran.stderr
 
 
-def test_the_extra_is_named_when_it_is_missing(server: Serve) -> None:
-    (server.directory / "prometheus_client.py").write_text("raise ImportError('not installed')")
-    ran = serve_once(server, "0", PYTHONPATH=str(server.directory))
+def test_the_extra_is_named_when_it_is_missing(server: Serve, tmp_path: Path) -> None:
+    (tmp_path / "prometheus_client.py").write_text("raise ImportError('not installed')")
+    ran = serve_once(server, "0", PYTHONPATH=str(tmp_path))
     assert ran.returncode == ExitCode.USAGE
     assert "needs prometheus-client: pip install 'mpmsgr[metrics]'" in ran.stderr
 
 
 def serve_once(server: Serve, bind: str, **environ: str) -> subprocess.CompletedProcess[str]:
-    line = f"serve --bind 127.0.0.1:0 --workers 0 --metrics-bind {bind} echoes"
+    line = f"serve --bind {ANY_PORT} --workers 0 --metrics-bind {bind} echoes"
     return subprocess.run(
         [sys.executable, "-m", "mpmsgr", *line.split()],
         capture_output=True,

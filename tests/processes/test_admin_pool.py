@@ -166,7 +166,7 @@ async def test_lanes_and_loads(server: Serve) -> None:
         assert (row["held"] >= 1, row["lanes"], row["handled"] >= 1) == (True, 3, True)
         (running,) = row["running"]
         assert (running["type"], running["lane"]) == (GATED, rows[address(con)]["id"])
-        assert 0 < running["for_s"] <= row["oldest_s"] + 0.001
+        assert 0 < running["for_s"] <= row["oldest_s"]
         assert "0x9005 for" in (await asyncio.to_thread(mpmsgr, server, "workers")).stdout
         pool = (await told(server, "perf dump"))["pool"]
         assert pool["in_work"] == 3

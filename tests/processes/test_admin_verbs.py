@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import pytest
 
 from mpmsgr import Message, SessionReset, sync
 from mpmsgr.cli.exit_codes import ExitCode
+from tests.loopback import ANY_PORT
 from tests.processes.admin_asking import ask, environment, mpmsgr, refused
 from tests.processes.pool_serving import IO, WORKER, Serve, kill
 
@@ -252,19 +254,38 @@ def test_garbage_and_silence_do_not_stop_the_service(server: Serve) -> None:
 
 # which server
 
+#: `mpmsgr`, but for the servers in /tmp: there may be some that are not ours.
+MPMSGR_HERE = """
+from pathlib import Path
+from mpmsgr.admin import client
+from mpmsgr.cli.main import main
 
-def test_the_only_server_needs_no_name(tmp_path: Path) -> None:
-    ran = run_in(tmp_path, "status")
+everywhere = client.places
+client.places = lambda: [path for path in everywhere() if path.parent == Path.cwd()]
+main()
+"""
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """With a short name: there are sockets in its directories."""
+    with tempfile.TemporaryDirectory(prefix="mp-", dir="/tmp") as name:
+        yield Path(name)
+
+
+def test_the_only_server_needs_no_name(folder: Path) -> None:
+    ran = run_in(folder, "status")
     assert ran.returncode == ExitCode.NO_CONNECTION
     assert "no server of this user runs; say --run-dir" in ran.stderr
-    with unnamed(tmp_path) as one:
-        assert run_in(tmp_path, "status").returncode == 0
-        with unnamed(tmp_path) as other:
-            ran = run_in(tmp_path, "status")
+    with unnamed(folder) as one:
+        assert run_in(folder, "status").returncode == 0
+        with unnamed(folder) as other:
+            ran = run_in(folder, "status")
             assert ran.returncode == ExitCode.NO_CONNECTION
             assert "2 servers run, say which with --run-dir" in ran.stderr
-            for folder in tmp_path.glob("mpmsgr-*"):
-                assert str(folder) in ran.stderr
+            found = list(folder.glob("mpmsgr-*"))
+            assert len(found) == 2
+            assert all(str(path) in ran.stderr for path in found)
             stop(other)
         stop(one)
 
@@ -283,7 +304,7 @@ def test_a_run_dir_without_server(tmp_path: Path) -> None:
 
 def run_in(folder: Path, line: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "mpmsgr", *line.split()],
+        [sys.executable, "-c", MPMSGR_HERE, *line.split()],
         capture_output=True,
         text=True,
         cwd=folder,
@@ -297,7 +318,7 @@ def unnamed(folder: Path) -> subprocess.Popen[str]:
     (folder / "nothing.py").write_text(
         "from mpmsgr import handles\n@handles(0x8001)\ndef f(c, m): ...\n"
     )
-    serve = "serve --bind 127.0.0.1:0 --workers 0 nothing"
+    serve = f"serve --bind {ANY_PORT} --workers 0 nothing"
     process = subprocess.Popen(
         [sys.executable, "-m", "mpmsgr", *serve.split()],
         cwd=folder,

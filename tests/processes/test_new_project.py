@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.loopback import ANY_PORT
 from tests.pytest_runs import run_pytest
 
 MPMSGR = [sys.executable, "-m", "mpmsgr"]
@@ -24,7 +25,7 @@ def project(tmp_path: Path) -> Path:
 @pytest.fixture
 def address(project: Path) -> Iterator[str]:
     """HOST:PORT of the project's server, on a free port."""
-    command = [*MPMSGR, "serve", "--bind", "127.0.0.1:0"]
+    command = [*MPMSGR, "serve", "--bind", ANY_PORT]
     with subprocess.Popen(command, cwd=project, stderr=subprocess.PIPE, text=True) as server:
         try:
             yield ready_at(server)

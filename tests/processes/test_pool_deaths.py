@@ -235,6 +235,7 @@ async def no_old_pushes(server: Serve, con: MessengerConnection) -> None:
     assert not pushes._queue
 
 
+@pytest.mark.alone
 def test_a_new_io_process_does_not_wait_for_work_of_the_old_one(single: Serve) -> None:
     async def main(server: Serve) -> None:
         async with sessions(server, 2) as (con, other):

@@ -87,6 +87,7 @@ def resident(server: Serve) -> int:
     return rss
 
 
+@pytest.mark.alone
 def test_a_flood_is_kept_out_and_nothing_of_it_is_lost(server: Serve) -> None:
     async def main() -> None:
         async with AsyncExitStack() as stack:

@@ -47,6 +47,7 @@ def check(report: LoadReport, server: Serve) -> None:
     print(report.text())
 
 
+@pytest.mark.alone
 def test_200_sessions_with_16_in_flight(server: Serve) -> None:
     plan = LoadPlan(server.address, SESSIONS, IN_FLIGHT, size=64, count=40_000)
     report = run(plan)
@@ -64,6 +65,7 @@ def test_200_sessions_with_16_in_flight_for_half_a_minute(server: Serve, size: i
 # overload
 
 
+@pytest.mark.alone
 def test_memory_stays_bounded_when_workers_are_slow(server: Serve) -> None:
     """128 MiB wait for two slow workers; what is in the server stays near its limit."""
 

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.loopback import ANY_PORT
+
 README = Path(__file__).resolve().parents[2] / "README.md"
-SERVE = [sys.executable, "-m", "mpmsgr", "serve", "--bind", "127.0.0.1:0"]
+SERVE = [sys.executable, "-m", "mpmsgr", "serve", "--bind", ANY_PORT]
 READY = re.compile(r"mpmsgr: ready on (\S+) \(\d+ workers\)")
 
 

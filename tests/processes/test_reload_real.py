@@ -100,13 +100,8 @@ def load(
 
 def peers(running: Running, port: int) -> set[int]:
     """Ports of those that are connected."""
-    io = process(running, "mpmsgr.messenger.io")[0]
+    io = psutil.Process(running.pids("mpmsgr.messenger.io")[0])
     return {c.raddr.port for c in io.net_connections("tcp") if c.raddr and c.laddr.port == port}
-
-
-def process(running: Running, module: str) -> list[psutil.Process]:
-    children = psutil.Process(running.process.pid).children()
-    return [child for child in children if module in child.cmdline()]
 
 
 def reloads(running: Running) -> list[str]:
@@ -132,13 +127,13 @@ def operator(running: Running, hup_every: int) -> Callable[[int], None]:
 def test_reloads_and_scaling_under_load(serve: Serve, duration_s: float, hup_every_s: int) -> None:
     running = serve()
     running.wait_ready()
-    first = {worker.pid for worker in process(running, "mpmsgr.pool.worker")}
-    (io,) = process(running, "mpmsgr.messenger.io")
+    first = set(running.pids("mpmsgr.pool.worker"))
+    (io,) = running.pids("mpmsgr.messenger.io")
     load(running, duration_s, operator(running, BEATS * hup_every_s))
     running.until(lambda: reloads(running)[-1] == "reloaded", "the last reload is over")
-    now = {worker.pid for worker in process(running, "mpmsgr.pool.worker")}
+    now = set(running.pids("mpmsgr.pool.worker"))
     assert not first & now
-    assert process(running, "mpmsgr.messenger.io") == [io]
+    assert running.pids("mpmsgr.messenger.io") == [io]
     retired = [line for line in running.lines if "ended: exit 0" in line]
     assert len(retired) >= WORKERS
     assert len([line for line in running.lines if "ended: " in line]) == len(retired)

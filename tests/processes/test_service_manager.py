@@ -16,6 +16,7 @@ import pytest
 
 from mpmsgr import Message, sync
 from mpmsgr.cli.exit_codes import ExitCode
+from tests.loopback import ANY_PORT, HOST
 from tests.support import eventually
 
 DEADLINE_S = 20.0
@@ -88,9 +89,9 @@ def manager(tmp_path: Path) -> Iterator[Manager]:
 
 
 def test_readiness_and_the_stop_are_noted(manager: Manager) -> None:
-    with manager.started(flags="--bind 127.0.0.1:0") as process:
+    with manager.started(flags=f"--bind {ANY_PORT}") as process:
         manager.wait("READY=1")
-        assert any(n.startswith("STATUS=serving at 127.0.0.1:") for n in manager.notes)
+        assert any(n.startswith(f"STATUS=serving at {HOST}:") for n in manager.notes)
         assert "STATUS=starting at nowhere yet, 0 of 1 workers ready" in manager.notes
         assert "STOPPING=1" not in manager.notes
         assert process.poll() is None
@@ -100,7 +101,7 @@ def test_readiness_and_the_stop_are_noted(manager: Manager) -> None:
 
 
 def test_a_reload_is_noted_from_begin_to_end(manager: Manager) -> None:
-    with manager.started(flags="--bind 127.0.0.1:0") as process:
+    with manager.started(flags=f"--bind {ANY_PORT}") as process:
         manager.wait("READY=1")
         manager.notes.clear()
         process.send_signal(signal.SIGHUP)
@@ -110,7 +111,7 @@ def test_a_reload_is_noted_from_begin_to_end(manager: Manager) -> None:
 
 
 def test_a_reload_that_cannot_be_ends_at_once(manager: Manager) -> None:
-    with manager.started(flags="--bind 127.0.0.1:0") as process:
+    with manager.started(flags=f"--bind {ANY_PORT}") as process:
         manager.wait("READY=1")
         manager.notes.clear()
         (manager.folder / "mpmsgr.toml").write_text("workers = many")
@@ -120,7 +121,7 @@ def test_a_reload_that_cannot_be_ends_at_once(manager: Manager) -> None:
 
 
 def test_the_watchdog_is_fed_twice_as_often_as_it_wants(manager: Manager) -> None:
-    with manager.started(flags="--bind 127.0.0.1:0", WATCHDOG_USEC="1000000"):
+    with manager.started(flags=f"--bind {ANY_PORT}", WATCHDOG_USEC="1000000"):
         manager.wait("READY=1")
         began, fed = time.monotonic(), manager.notes.count("WATCHDOG=1")
         eventually(
@@ -130,14 +131,14 @@ def test_the_watchdog_is_fed_twice_as_often_as_it_wants(manager: Manager) -> Non
 
 
 def test_a_watchdog_of_another_process(manager: Manager) -> None:
-    with manager.started(flags="--bind 127.0.0.1:0"):
+    with manager.started(flags=f"--bind {ANY_PORT}"):
         manager.wait("READY=1")
     assert "WATCHDOG=1" not in manager.notes
 
 
 def test_a_socket_of_the_manager_serves_again_and_again(manager: Manager) -> None:
     # By number, as a unit file has it: a port the kernel chose is not that of a second listen().
-    with socket.create_server(("127.0.0.1", 0)) as free:
+    with socket.create_server((HOST, 0)) as free:
         address = free.getsockname()
     with socket.create_server(address) as listener:
         place = "{}:{}".format(*address)
@@ -158,7 +159,7 @@ def test_children_know_nothing_of_the_manager(manager: Manager) -> None:
         + "told = [k for k in os.environ if k.startswith(('LISTEN_', 'NOTIFY_', 'WATCHDOG_'))]\n"
         + "open('told', 'w').write(' '.join(told))\n"
     )
-    with manager.started(flags="--bind 127.0.0.1:0"):
+    with manager.started(flags=f"--bind {ANY_PORT}"):
         manager.wait("READY=1")
     assert (manager.folder / "told").read_text() == ""
 
@@ -207,7 +208,7 @@ def _everywhere(sock: socket.socket) -> socket.socket:
 
 
 def test_a_manager_that_is_gone_is_no_trouble(manager: Manager) -> None:
-    with manager.started(flags="--bind 127.0.0.1:0") as process:
+    with manager.started(flags=f"--bind {ANY_PORT}") as process:
         manager.wait("READY=1")
         os.unlink(manager.address)
         process.send_signal(signal.SIGTERM)

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from mpmsgr.supervisor import ExitCode
+from tests.loopback import ANY_PORT, HOST
 from tests.processes.supervisor_harness import Start, ask, assert_nothing_left, until
 
 REPLACED_S = 2.0  # the promise is 1 s on a machine that has nothing else to do
@@ -73,9 +74,9 @@ def sockets_of(pid: int) -> set[str]:
 
 
 def test_several_binds_and_no_workers(start: Start) -> None:
-    running = start(workers=0, bind=["127.0.0.1:0", "127.0.0.1:0"])
+    running = start(workers=0, bind=[ANY_PORT, ANY_PORT])
     running.wait_ready()
-    address = r"127\.0\.0\.1:\d+"
+    address = rf"{re.escape(HOST)}:\d+"
     (line,) = running.said
     assert re.fullmatch(rf"mpmsgr: ready on {address},{address} \(0 workers\)", line)
     assert running.stop() == ExitCode.CLEAN
@@ -150,6 +151,7 @@ def test_a_second_term_does_not_hurry(start: Start) -> None:
 # Replacing
 
 
+@pytest.mark.alone
 def test_a_killed_worker_is_replaced_at_once(start: Start) -> None:
     running = start()
     running.wait_ready()
@@ -161,6 +163,7 @@ def test_a_killed_worker_is_replaced_at_once(start: Start) -> None:
     assert running.stop() == ExitCode.CLEAN
 
 
+@pytest.mark.alone
 def test_a_killed_io_process_is_replaced_on_the_same_sockets(start: Start) -> None:
     running = start()
     address = running.wait_ready()
@@ -192,20 +195,23 @@ def test_deaths_after_work_have_no_limit_and_leave_no_descriptors(start: Start) 
 
 def test_a_worker_that_never_is_ready_is_killed_and_counted(start: Start) -> None:
     running = start(
-        workers=1, worker="unready", limits={"boot_timeout_s": 2.0, "first_crash_limit": 2}
+        workers=1, worker="unready", limits={"boot_timeout_s": 3.0, "first_crash_limit": 2}
     )
     assert running.wait() == ExitCode.CRASH_LOOP
     assert running.said[-1] == (
         "mpmsgr: worker 0 died 2 times in a row before it did any work,"
-        " last: signal 9 (not ready after 2 s)"
+        " last: signal 9 (not ready after 3 s)"
     )
     assert_nothing_left(running)
 
 
 def test_a_worker_that_boots_at_the_second_try(start: Start) -> None:
-    running = start(worker="unready@1", limits={"boot_timeout_s": 2.0})
+    # Whoever takes longer because the machine is busy is tried again as well.
+    limits = {"boot_timeout_s": 2.0, "first_crash_limit": 100}
+    running = start(worker="unready@1", limits=limits)
     running.wait_ready()
-    assert {p["number"] for p in running.journal("start", role="worker")} == {1, 2}
+    numbers = {p["number"] for p in running.journal("start", role="worker", slot=0)}
+    assert numbers >= {1, 2}
     assert running.stop() == ExitCode.CLEAN
 
 
@@ -478,9 +484,9 @@ def test_the_next_supervisor_takes_the_run_directory_over(start: Start) -> None:
 
 
 def test_a_port_in_use(start: Start) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
+    with socket.create_server((HOST, 0)) as taken:
         port = taken.getsockname()[1]
-        running = start(bind=[f"127.0.0.1:{port}"])
+        running = start(bind=[f"{HOST}:{port}"])
         assert running.wait() == ExitCode.USAGE
     (line,) = running.said
     assert line.startswith("mpmsgr: ")

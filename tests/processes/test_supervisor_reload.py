@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from mpmsgr.supervisor import ExitCode
+from tests.loopback import ANY_PORT
 from tests.processes.supervisor_harness import Running, Start, ask, assert_nothing_left, until
 
 FAKE = {"modules": ["fake"]}
@@ -141,7 +142,7 @@ def test_a_wrong_configuration_changes_nothing(start: Start) -> None:
 def test_what_only_a_restart_changes_is_said(start: Start) -> None:
     running = start()
     running.wait_ready()
-    reload(running, bind=["127.0.0.1:0", "127.0.0.1:0"], nonce=7, graceful_timeout_s=5.0)
+    reload(running, bind=[ANY_PORT, ANY_PORT], nonce=7, graceful_timeout_s=5.0)
     running.wait_line("only a restart changes bind, nonce")
     running.wait_line("reloaded, 2 workers")
     assert running.stop() == ExitCode.CLEAN

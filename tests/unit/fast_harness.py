@@ -12,6 +12,7 @@ from mpmsgr import Connection, Dispatcher, Message, Messenger
 from mpmsgr.dispatch.handlers import handles
 from mpmsgr.messenger.fast import FastSink
 from mpmsgr.pool.fast import FastService
+from tests.loopback import ANY_PORT
 from tests.unit.messenger_peers import client
 from tests.unit.pool_harness import pool
 from tests.unit.pool_site import Plugin, Site, chain_of
@@ -99,7 +100,7 @@ async def fast_service(
                 server.add_dispatcher_head(dispatcher)
         else:
             await server.use_io_chain(chain_of(dispatchers))
-        await server.bind("127.0.0.1:0")
+        await server.bind(ANY_PORT)
         async with client(drain_s=0.1) as messenger:
             yield server, messenger
 

@@ -12,6 +12,7 @@ import sys
 import time
 
 from mpmsgr import Messenger, loop
+from tests.loopback import ANY_PORT
 from tests.unit.messenger_peers import Recorder, place
 
 
@@ -19,7 +20,7 @@ async def main() -> None:
     """Serve."""
     async with Messenger("svc.0", drain_s=0.1) as server:
         server.add_dispatcher_tail(Recorder())
-        await server.bind("127.0.0.1:0")
+        await server.bind(ANY_PORT)
         print(place(server), flush=True)
         ended = asyncio.Event()
         asyncio.get_running_loop().add_reader(0, ended.set)

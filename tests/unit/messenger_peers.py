@@ -14,6 +14,7 @@ import uvloop
 from mpmsgr import Connection, Dispatcher, Message, Messenger
 from mpmsgr.messenger.connection import LocalConnection, MessengerConnection
 from mpmsgr.session.endpoint import Timing
+from tests.loopback import ANY_PORT
 
 ECHO, SILENT, FAIL, PUSH = 0x8001, 0x9001, 0x9002, 0x9003
 #: Nothing here takes so long; what hangs shall say where.
@@ -85,7 +86,7 @@ class Recorder(Dispatcher):
 
 @asynccontextmanager
 async def serving(
-    dispatcher: Dispatcher | None = None, bind: str = "127.0.0.1:0", **options: Any
+    dispatcher: Dispatcher | None = None, bind: str = ANY_PORT, **options: Any
 ) -> AsyncIterator[Messenger]:
     """A bound `svc.0` with *dispatcher*, a `Recorder` by default."""
     async with Messenger("svc.0", **{"drain_s": 0.5, **options}) as server:

@@ -15,6 +15,7 @@ import uvloop
 from mpmsgr import Message, Messenger, RemoteError
 from mpmsgr.dispatch.payload import unpack
 from mpmsgr.messenger.connection import MessengerConnection
+from tests.loopback import ANY_PORT
 from tests.unit.messenger_peers import TEST_S, client, connected, place
 from tests.unit.pool_site import DeathError, Plugin, Site, chain_of
 from tests.unit.pool_under_test import WAIT_S, Pool
@@ -69,7 +70,7 @@ async def service(
         return
     async with Messenger("svc.0", drain_s=0.1, **options) as server:
         await server.use_chain(chain_of(plugin(Site("local"))))
-        await server.bind("127.0.0.1:0")
+        await server.bind(ANY_PORT)
         async with client(drain_s=0.1) as messenger:
             yield server, messenger
 

@@ -37,6 +37,7 @@ from mpmsgr.pool.runtime import Runtime
 from mpmsgr.pool.worker_memory import WorkerMemory
 from mpmsgr.session.session import Session
 from mpmsgr.supervisor.memory import create, read_only
+from tests.loopback import ANY_PORT
 from tests.support import eventually_async
 from tests.unit.pool_site import Plugin, Site, chain_of
 from tests.unit.pool_worker import PoolWorker, place_in
@@ -131,7 +132,7 @@ class Pool:
         _log.addFilter(_texts)
         self.messenger.start()
         self.front.attach(self.messenger.driver)
-        await self.messenger.bind("127.0.0.1:0")
+        await self.messenger.bind(ANY_PORT)
         for slot in range(workers):
             await self.worker(slot)
 

@@ -159,7 +159,8 @@ async def test_sessions_filtered_sorted_and_cut() -> None:
         await connected(other, place(server))
         by_traffic = list(session_rows(server, {"sort": "traffic"}))
         assert [row["in_seq"] for row in by_traffic] == [1, 0]
-        assert list(session_rows(server, {"sort": "traffic", "limit": 1})) == by_traffic[:1]
+        (first,) = session_rows(server, {"sort": "traffic", "limit": 1})
+        assert first["id"] == by_traffic[0]["id"]
         assert len(list(session_rows(server, {"limit": 1}))) == 1
         assert len(list(session_rows(server, {"state": "open"}))) == 2
         assert list(session_rows(server, {"state": "standby"})) == []

@@ -12,6 +12,7 @@ import pytest
 
 from bench.http_clients import HttpClients
 from bench.limits import Limit
+from tests.loopback import HOST
 
 SIZE = 300
 HEAD = b"HTTP/1.1 200 OK\r\ndate: now\r\nContent-Length: 300\r\n\r\n"
@@ -32,7 +33,7 @@ def server(answer: bytes, wrong_at: int | None = None) -> Iterator[tuple[str, in
                     body[wrong_at] ^= 1
                 connection.sendall(answer + body)
 
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with socket.create_server((HOST, 0)) as listener:
         thread = threading.Thread(target=serve)
         thread.start()
         yield listener.getsockname()

@@ -24,6 +24,7 @@ from mpmsgr.session.policy import (
 from mpmsgr.session.states import State
 from mpmsgr.wire.features import SUPPORTED
 from mpmsgr.wire.name import EntityType
+from tests.loopback import ANY_PORT
 from tests.support import eventually_async
 from tests.unit.messenger_peers import (
     ECHO,
@@ -40,12 +41,6 @@ from tests.unit.messenger_peers import (
 
 #: Seconds until a scenario counts as stuck.
 WAIT_S = 10.0
-
-
-def somewhere() -> str:
-    """A place to bind that nobody else looks for a server at."""
-    first = Random().randrange(20_000, 32_000)
-    return f"127.0.0.1:{first}-{first + 99}"
 
 
 class Ends:
@@ -71,7 +66,7 @@ async def ends(server_policy: Policy, client_policy: Policy) -> AsyncIterator[En
     at_server = Recorder()
     policies = Policies(server_policy)
     async with (
-        serving(at_server, somewhere(), policies=policies) as server,
+        serving(at_server, ANY_PORT, policies=policies) as server,
         client(policies=Policies(client_policy)) as messenger,
     ):
         yield Ends(server, at_server, messenger)
@@ -262,7 +257,7 @@ def test_10_random_traffic_through_socket_failures(seed: int) -> None:
             peers = [Peer(3 * seed + i) for i in range(3)]
             for peer in peers:
                 await stack.enter_async_context(peer.messenger)
-                await peer.messenger.bind(somewhere())
+                await peer.messenger.bind(ANY_PORT)
             pairs = [(a, b) for a in peers for b in peers if a is not b]
             cons = {(a, b): a.messenger.get_connection(place(b.messenger)) for a, b in pairs}
             for number in range(count):
@@ -295,7 +290,7 @@ async def test_11_simultaneous_connect(first: str) -> None:
             await stack.enter_async_context(messenger)
             recorder = Recorder(PUSH)
             messenger.add_dispatcher_tail(recorder)
-            await messenger.bind(somewhere())
+            await messenger.bind(ANY_PORT)
             pair.append((messenger, recorder))
         pair.sort(key=lambda one: one[0].addr.sort_key())
         (lower, at_lower), (higher, at_higher) = pair

@@ -14,6 +14,7 @@ from mpmsgr.load.generator import Counts, Generator
 from mpmsgr.load.plan import LoadPlan
 from mpmsgr.load.report import LoadReport
 from mpmsgr.messenger.connection import MessengerConnection
+from tests.loopback import ANY_PORT
 
 Handler = Callable[[Connection, Message], None]
 
@@ -55,7 +56,7 @@ def load(
     async def main() -> LoadReport:
         async with Messenger("svc.0") as server:
             server.add_dispatcher_tail(Server(handler))
-            address = await server.bind("127.0.0.1:0")
+            address = await server.bind(ANY_PORT)
             plan = LoadPlan.from_dict({"address": str(address), **plan_fields})
             generator = Generator(plan, (seen if seen is not None else []).append)
             await generator.connect()

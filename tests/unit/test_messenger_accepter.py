@@ -17,6 +17,7 @@ import pytest
 from mpmsgr import Message, sync
 from mpmsgr.messenger import accepter as module
 from mpmsgr.messenger.accepter import Accepter, bind_sockets
+from tests.loopback import ANY_PORT
 from tests.support import eventually, eventually_async
 from tests.unit.messenger_peers import ECHO, both_loops
 
@@ -27,7 +28,7 @@ class Listener:
     """A listening socket whose accept fails as long as *error* is set; counts its calls."""
 
     def __init__(self) -> None:
-        (self.socket,) = bind_sockets(["127.0.0.1:0"])
+        (self.socket,) = bind_sockets([ANY_PORT])
         self.error = 0
         self.calls = 0
 

@@ -12,6 +12,7 @@ import pytest
 import mpmsgr
 from mpmsgr import ConfigError, ConnectError, Message, Messenger
 from tests.fault_proxy import FaultProxy, Kind, proxy_in_thread
+from tests.loopback import HOST
 from tests.unit.messenger_peers import (
     ECHO,
     both_loops,
@@ -84,7 +85,7 @@ async def test_each_client_has_a_nonce_of_its_own() -> None:
 
 @both_loops
 async def test_a_host_name() -> None:
-    async with serving() as server, client() as messenger:
+    async with serving(bind="127.0.0.1:0") as server, client() as messenger:
         con = await connected(messenger, f"localhost:{server.addr.port}")
         assert con.peer_addr == server.addr
         assert bytes((await con.request(Message(ECHO, b"x"), timeout=5)).front) == b"x"
@@ -201,11 +202,11 @@ async def test_services_that_call_at_the_same_time_share_a_session_too() -> None
 
 @both_loops
 async def test_a_peer_that_is_no_messenger() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with socket.create_server((HOST, 0)) as listener:
         port = listener.getsockname()[1]
         listener.setblocking(False)
         async with client() as messenger:
-            con = peer(messenger, f"127.0.0.1:{port}")
+            con = peer(messenger, f"{HOST}:{port}")
             other, _ = await asyncio.get_running_loop().sock_accept(listener)
             other.sendall(b"SSH-2.0-OpenSSH_9.2\r\n")
             with pytest.raises(ConnectError, match="banner"):

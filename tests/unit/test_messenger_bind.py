@@ -155,7 +155,7 @@ async def test_the_port_of_a_server_that_ended_can_be_taken_at_once() -> None:
         await con.request(Message(ECHO), timeout=5)
     # The server closed first: its side of the connection is in TIME_WAIT now.
     with closing(bind_sockets([where])[0]) as again:
-        assert f"127.0.0.1:{sock_port(again)}" == where
+        assert where.endswith(f":{sock_port(again)}")
 
 
 # messengers

@@ -9,6 +9,7 @@ import pytest
 
 from mpmsgr import Connection, Dispatcher, Message, Messenger
 from tests.fault_proxy import FaultProxy, Kind, proxy_in_thread
+from tests.loopback import HOST
 from tests.support import eventually_async
 from tests.unit.messenger_peers import (
     ECHO,
@@ -78,7 +79,7 @@ async def test_cut_at_any_byte(seed: int) -> None:
 async def test_pushes_wait_for_a_client_that_comes_back() -> None:
     seen = Checks()
     async with serving(seen) as server, client() as messenger:
-        con = await connected(messenger, f"127.0.0.1:{server.addr.port}")
+        con = await connected(messenger, f"{HOST}:{server.addr.port}")
         pushes = con.messages(PUSH)
         con.send_message(Message(ECHO, b"1"))
         await eventually_async(lambda: seen.con)
@@ -98,7 +99,7 @@ async def test_events_of_a_reconnect() -> None:
     here, there = Recorder(PUSH), Recorder()
     async with serving(there) as server, client() as messenger:
         messenger.add_dispatcher_tail(here)
-        con = await connected(messenger, f"127.0.0.1:{server.addr.port}")
+        con = await connected(messenger, f"{HOST}:{server.addr.port}")
         for count in (2, 3):
             assert con.session.pipe is not None
             con.session.pipe.handle.abort()  # type: ignore[attr-defined]
@@ -112,7 +113,7 @@ async def test_events_of_a_reconnect() -> None:
 async def test_a_message_without_a_reply_is_not_sent_twice() -> None:
     there = Recorder()
     async with serving(there) as server, client() as messenger:
-        con = await connected(messenger, f"127.0.0.1:{server.addr.port}")
+        con = await connected(messenger, f"{HOST}:{server.addr.port}")
         con.send_message(Message(SILENT, b"1"))
         await eventually_async(lambda: there.messages)  # not acknowledged yet
         assert con.session.pipe is not None

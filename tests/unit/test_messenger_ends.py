@@ -23,6 +23,7 @@ from mpmsgr.session.auth import Authorizer, NoAuthentication, Verification
 from mpmsgr.session.policy import LOSSLESS_CLIENT
 from mpmsgr.wire.address import EntityAddr
 from mpmsgr.wire.v1.handshake import Connect
+from tests.loopback import ANY_PORT, HOST
 from tests.support import eventually_async
 from tests.unit.messenger_peers import (
     ECHO,
@@ -53,7 +54,7 @@ def free_port() -> int:
     for port in ports:
         with socket.socket() as sock:
             try:
-                sock.bind(("127.0.0.1", port))
+                sock.bind((HOST, port))
             except OSError:
                 continue
             return port
@@ -74,13 +75,13 @@ async def test_a_move_takes_none_of_the_ports_to_avoid() -> None:
 async def test_every_bind_moves() -> None:
     async with Messenger("svc.1", drain_s=0.1) as server, client() as messenger:
         server.add_dispatcher_tail(Recorder())
-        await server.bind("127.0.0.1:0", "127.0.0.1:0")
+        await server.bind(ANY_PORT, ANY_PORT)
         before = {addr.port for addr in server.binding.addrs}
         await server.rebind()
         after = {addr.port for addr in server.binding.addrs}
         assert (len(after), after & before) == (2, set())
         for port in after:
-            con = await connected(messenger, f"127.0.0.1:{port}")
+            con = await connected(messenger, f"{HOST}:{port}")
             assert con.peer_addr.nonce == server.addr.nonce
             await con.request(Message(ECHO), timeout=WAIT_S)
 
@@ -118,14 +119,14 @@ async def test_an_advertised_server_announces_its_new_nonce() -> None:
         client() as messenger,
     ):
         con = await connected(
-            messenger, f"127.0.0.1:{server.binding.addrs[0].port}", verify_address=False
+            messenger, f"{HOST}:{server.binding.addrs[0].port}", verify_address=False
         )
         before = con.peer_addr
         con.mark_down()
         assert str(before).startswith("127.0.0.1:7777/")
         await server.rebind()
         again = await connected(
-            messenger, f"127.0.0.1:{server.binding.addrs[0].port}", verify_address=False
+            messenger, f"{HOST}:{server.binding.addrs[0].port}", verify_address=False
         )
         assert again.peer_addr == server.addr == before._replace(nonce=before.nonce + 1_000_000)
 

@@ -13,6 +13,7 @@ from mpmsgr.messenger.connection import MessengerConnection
 from mpmsgr.messenger.local import LocalSink
 from mpmsgr.session.policy import STATEFUL_SERVER
 from mpmsgr.session.session import Pause, Session
+from tests.loopback import ANY_PORT
 from tests.support import eventually_async
 from tests.unit.messenger_peers import both_loops, client, connected, place
 
@@ -44,7 +45,7 @@ async def serving(**options: Any) -> AsyncIterator[tuple[Messenger, Gate, Messen
     async with Messenger("svc.0", drain_s=0.5, **options) as server, client() as messenger:
         gate = Gate()
         server.add_dispatcher_tail(gate)
-        await server.bind("127.0.0.1:0")
+        await server.bind(ANY_PORT)
         yield server, gate, await connected(messenger, place(server))
         assert {one["current"] for one in gauges(server)} == {0}
         assert {one["waiting"] for one in gauges(server)} == {0}

@@ -23,6 +23,7 @@ from mpmsgr.session.session import Pause, Session
 from mpmsgr.wire.crc import Bytes
 from mpmsgr.wire.v1.parcel import decode_raw
 from mpmsgr.wire.v1.tags import Tag
+from tests.loopback import ANY_PORT
 from tests.raw_peer import RawPeer
 from tests.streams import message_frame
 from tests.support import eventually_async
@@ -115,7 +116,7 @@ async def serving(
     server = Messenger("svc.0", sink=sink, policies=_POLICIES, injection=injection, drain_s=0.1)
     async with server:
         sink.driver = server.driver
-        await server.bind("127.0.0.1:0")
+        await server.bind(ANY_PORT)
         yield server, sink
 
 
@@ -287,7 +288,7 @@ async def test_the_sink_hears_of_the_end_of_each_message_before_it_gets_it() -> 
     sink = Ends(10)
     async with Messenger("svc.0", sink=sink, policies=_POLICIES, drain_s=0.1) as server:
         sink.driver = server.driver
-        await server.bind("127.0.0.1:0")
+        await server.bind(ANY_PORT)
         raw = await handshake(server)
         with raw:
             for seq in (1, 2, 2, 3):  # a repeat is not delivered

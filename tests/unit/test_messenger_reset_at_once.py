@@ -9,6 +9,7 @@ from typing import Any
 
 from mpmsgr import Message
 from mpmsgr.messenger.connection import MessengerConnection
+from tests.loopback import HOST
 from tests.support import eventually_async
 from tests.unit.messenger_peers import ECHO, both_loops, client, connected, place, serving
 
@@ -44,7 +45,7 @@ def test_a_client_tries_again_at_once() -> None:
     async def main() -> None:
         loop: Any = asyncio.get_running_loop()
         connect = loop.create_connection
-        hostile = socket.create_server(("127.0.0.1", 0))
+        hostile = socket.create_server((HOST, 0))
         resets = 0
 
         async def connect_and_be_reset(factory: Any, host: str, port: int) -> Any:

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from mpmsgr.messenger.tcp_info import parse_tcp_info, read_tcp_info
+from tests.loopback import HOST
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="TCP_INFO is Linux's")
 
@@ -26,7 +27,7 @@ def test_an_older_kernel_tells_less() -> None:
 
 
 def test_a_real_connection() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with socket.create_server((HOST, 0)) as listener:
         client = socket.create_connection(listener.getsockname())
         server, _ = listener.accept()
         with client, server:

@@ -16,6 +16,7 @@ from mpmsgr.messenger.connection import MessengerConnection
 from mpmsgr.pool.envelope import BATCH, READY, identity, pack, unpack
 from mpmsgr.pool.front import PoolFront
 from mpmsgr.pool.link import Link
+from tests.loopback import ANY_PORT, HOST
 from tests.support import eventually_async
 
 INCARNATION = 3
@@ -62,12 +63,12 @@ async def served() -> AsyncIterator[tuple[PoolFront, Worker, MessengerConnection
         server = Messenger("svc.0", sink=front, first_id=1, drain_s=0.1)
         server.start()
         front.attach(server.driver)
-        await server.bind("127.0.0.1:0")
+        await server.bind(ANY_PORT)
         worker = Worker(endpoint, 0)
         try:
             await asyncio.wait_for(worker.welcome.wait(), 10.0)
             async with Messenger("client.?", drain_s=0.1) as client:
-                con = client.get_connection(f"127.0.0.1:{server.addr.port}")
+                con = client.get_connection(f"{HOST}:{server.addr.port}")
                 assert isinstance(con, MessengerConnection)
                 yield front, worker, con, retired
         finally:

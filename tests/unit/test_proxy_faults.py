@@ -18,6 +18,7 @@ from mpmsgr.wire.v1.frames import encode_ack, message_writer
 from mpmsgr.wire.v1.parcel import encode_parcel
 from mpmsgr.wire.v1.parser import FrameParser
 from tests.fault_proxy import FaultProxy, Kind, flip_bit
+from tests.loopback import HOST
 
 #: Early enough for the few kilobytes of these tests.
 SOON = 50
@@ -62,7 +63,7 @@ def through(proxy: FaultProxy, talk: Talk) -> None:
         writer.close()
 
     async def main() -> None:
-        server = await asyncio.start_server(echo, "127.0.0.1", 0)
+        server = await asyncio.start_server(echo, HOST, 0)
         proxy.target = server.sockets[0].getsockname()[:2]
         reader, writer = await asyncio.open_connection(*await proxy.start())
         async with asyncio.timeout(10.0):
