@@ -65,7 +65,7 @@ def parse(
             if parser.claim is not None:
                 answer_claim(parser, place(parser.claim) if parser.can_land else None)
     except ProtocolError as err:
-        return frames + parser.completed, err
+        return [*frames, *parser.completed], err
     return frames, None
 
 

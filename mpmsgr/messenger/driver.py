@@ -81,6 +81,9 @@ class Driver:
         self._timers = Timers(self._woken)
         self._dials: dict[Pipe, asyncio.Task[None]] = {}
         self._transports: set[PipeTransport] = set()
+        self._announced: dict[
+            EntityAddr, EntityAddr
+        ] = {}  # themselves: one object for all sessions
         self._claiming: set[Pipe] = set()  # a place was asked for what they bring
         self._placeless: set[Pipe] = set()  # and it waits for `grant`
         self._all_gone = asyncio.Event()
@@ -129,6 +132,7 @@ class Driver:
     def accepted(self, transport: PipeTransport, peer: EntityAddr, own: EntityAddr) -> Pipe:
         """A socket was accepted."""
         announced = (self.advertise or own)._replace(nonce=self.endpoint.addr.nonce)
+        announced = self._announced.setdefault(announced, announced)
         pipe = self.endpoint.accept(peer, announced, self.now())
         pipe.handle = transport
         self.run()

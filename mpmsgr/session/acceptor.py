@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 from mpmsgr.errors import HandshakeRefused
 from mpmsgr.session.actions import Event, EventKind, Report, Write
-from mpmsgr.session.backoff import Backoff
 from mpmsgr.session.decision import Facts, Row, Verdict, decide
 from mpmsgr.session.established import Established
 from mpmsgr.session.policy import Policy, protocol_version
@@ -33,7 +32,7 @@ if TYPE_CHECKING:
 #: not the reconnects of one whose old socket we have not missed yet.
 _CONTEST_TAKEOVERS, _CONTEST_S = 8, 10.0
 
-_NO_SESSION = Session(0, 0, EntityAddr(), Policy(), Backoff(0, 0))
+_NO_SESSION = Session(0, 0, EntityAddr(), Policy())
 
 
 class Acceptor:

@@ -9,24 +9,19 @@ if TYPE_CHECKING:
 
 
 class Backoff:
-    """0 for the first failure, then initial_s, doubled up to max_s; `reset` after a success.
+    """None after the first failure, then initial_s, doubled up to max_s; anew after a success.
 
     jitter: spread each delay evenly over (0, delay], so that many clients of one restarted server
-    do not come back at the same moment.
+    do not come back at the same moment. Sessions keep how far they are, a number each.
     """
-
-    __slots__ = ("_initial_s", "_max_s", "_next_s", "_rng")
 
     def __init__(self, initial_s: float, max_s: float, rng: Random | None = None) -> None:
         self._initial_s, self._max_s, self._rng = initial_s, max_s, rng
-        self._next_s = 0.0
 
-    def reset(self) -> None:
-        """The session works again."""
-        self._next_s = 0.0
+    def after(self, delay: float) -> float:
+        """The delay that follows on *delay*; the first one is 0."""
+        return min(delay * 2, self._max_s) if delay else self._initial_s
 
-    def next_delay(self) -> float:
-        """Seconds to wait before the next attempt."""
-        delay = self._next_s
-        self._next_s = min(delay * 2, self._max_s) if delay else self._initial_s
+    def spread(self, delay: float) -> float:
+        """Seconds to wait where it is the turn of *delay*."""
         return delay * (1.0 - self._rng.random()) if self._rng else delay

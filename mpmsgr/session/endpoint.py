@@ -110,6 +110,8 @@ class Endpoint:
         self.draining = self.lame_duck = False
         self.claims_above = 0
         self.seen = SeenMessages()
+        initial_s, max_s = self.timing.initial_backoff_s, self.timing.max_backoff_s
+        self.backoff = Backoff(initial_s, max_s, rng if self.timing.jitter else None)
         self._upkeep = Upkeep(self)
         self._rng = rng
         self._global_seq = 0
@@ -365,7 +367,7 @@ class Endpoint:
     def session_ready(self, session: Session, pipe: Pipe, now: float) -> None:
         """Frames may flow."""
         self.counters.opened += 1
-        session.backoff.reset()
+        session.backoff_s = 0.0
         session.attempts = 0
         session.paused &= Pause.DISPATCH  # the other reasons went with the old socket
         if session.paused:
@@ -427,10 +429,7 @@ class Endpoint:
     # pieces
 
     def _new_session(self, peer_addr: EntityAddr, peer_type: int, policy: Policy) -> Session:
-        timing = self.timing
-        rng = self._rng if timing.jitter else None
-        backoff = Backoff(timing.initial_backoff_s, timing.max_backoff_s, rng)
-        session = Session(self._next_id, peer_type, peer_addr, policy, backoff)
+        session = Session(self._next_id, peer_type, peer_addr, policy)
         self._next_id += 1
         return session
 

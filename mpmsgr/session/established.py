@@ -5,6 +5,7 @@ Nobody is given a place for a message (`Place`) before this stage, that is befor
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mpmsgr.errors import ProtocolError
@@ -96,7 +97,7 @@ class Established:
         else:
             self.endpoint.emit(Place(self.pipe, claim.size, claim.lead))
 
-    def handle(self, frames: list[Frame], now: float) -> None:
+    def handle(self, frames: Sequence[Frame], now: float) -> None:
         """Frames in the order they came; messages leave as one Deliver."""
         session = self.session
         session.last_received = now
@@ -127,7 +128,7 @@ class Established:
                 self._keepalive(tag, value, now)  # type: ignore[arg-type]
         self._deliver(raws)
 
-    def _refuse(self, frames: list[Frame]) -> list[Frame]:
+    def _refuse(self, frames: Sequence[Frame]) -> list[Frame]:
         """*frames* without messages, which stay unacknowledged."""
         others = [frame for frame in frames if frame[0] != _MSG]
         self.refused |= len(others) < len(frames)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from enum import IntFlag
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mpmsgr.session.backoff import Backoff
 from mpmsgr.session.handled import HandledPrefix
 from mpmsgr.session.outbox import Outbox
 from mpmsgr.session.policy import Policy
@@ -70,7 +69,7 @@ class Session:
 
     __slots__ = (
         "attempts",
-        "backoff",
+        "backoff_s",
         "cause",
         "connect_seq",
         "connection",
@@ -104,16 +103,14 @@ class Session:
         "wake_at",
     )
 
-    def __init__(
-        self, id_: int, peer_type: int, peer_addr: EntityAddr, policy: Policy, backoff: Backoff
-    ) -> None:
+    def __init__(self, id_: int, peer_type: int, peer_addr: EntityAddr, policy: Policy) -> None:
         self.id = id_
         self.peer_type = peer_type
         self.peer_addr = peer_addr
         self.handled: HandledPrefix | None = None
         self.in_seq = self.in_seq_acked = 0
         self.follow(policy)
-        self.backoff = backoff
+        self.backoff_s = 0.0  # see `Backoff`
         self.state = State.CONNECTING
         self.outbox = Outbox()
         self.pipe: Pipe | None = None
@@ -139,7 +136,7 @@ class Session:
     @classmethod
     def over(cls, id_: int) -> Session:
         """One that is no more, for an id that nobody has."""
-        session = cls(id_, 0, EntityAddr(), Policy(), Backoff(0, 0))
+        session = cls(id_, 0, EntityAddr(), Policy())
         session.state = State.CLOSED
         return session
 

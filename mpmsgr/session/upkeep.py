@@ -40,17 +40,18 @@ class Upkeep:
             return
         session.outbox.requeue_sent()
         if result is FaultResult.PARK or not session.can_dial:
-            session.backoff.reset()
+            session.backoff_s = 0.0
             session.move(Move.PARK)
             session.parked_at = now
             self._endpoint.schedule(session, now + session.policy.standby_timeout_s)
             return
         if result is FaultResult.RECONNECT:
             session.connect_seq = (session.connect_seq + 1) & _U32
-            session.backoff.reset()
+            session.backoff_s = 0.0
             delay = 0.0
         else:
-            delay = session.backoff.next_delay()
+            delay = self._endpoint.backoff.spread(session.backoff_s)
+            session.backoff_s = self._endpoint.backoff.after(session.backoff_s)
         session.move(Move.RETRY)
         session.retry_at = now + delay
         self.tick(session, now)

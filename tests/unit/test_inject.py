@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from mpmsgr.session.backoff import Backoff
 from mpmsgr.session.inject import DelayQueue, Injection, Injector
 from mpmsgr.session.policy import Policy
 from mpmsgr.session.session import Session
@@ -31,7 +30,7 @@ def injector(injection: Injection = EVERYTHING, **changes: Any) -> Injector:
 
 
 def session(id_: int = 1, peer_type: int = EntityType.CLIENT) -> Session:
-    return Session(id_, peer_type, EntityAddr(), Policy(), Backoff(0, 0))
+    return Session(id_, peer_type, EntityAddr(), Policy())
 
 
 def draws(faults: Injector, of: Session | None, count: int = 2000) -> list[object]:

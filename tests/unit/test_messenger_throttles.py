@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from mpmsgr.messenger.throttles import RESERVE, Throttles, too_slow
-from mpmsgr.session.backoff import Backoff
 from mpmsgr.session.pipe import Pipe
 from mpmsgr.session.policy import (
     LOSSLESS_PEER,
@@ -81,7 +80,7 @@ class Desk:
 
     def session(self, type_: int = CLIENT) -> Session:
         policy = self.policies.of(type_)
-        return Session(next(self._ids), type_, EntityAddr(), policy, Backoff(0, 0))
+        return Session(next(self._ids), type_, EntityAddr(), policy)
 
     def pipe(self, session: Session | None = None) -> Pipe:
         """A socket; its session is a new one, or *session*."""

@@ -78,10 +78,13 @@ def test_other_bounds() -> None:
 
 def test_full_jitter_spreads_each_delay_over_all_of_it() -> None:
     plain = Backoff(0.2, 15.0)
-    bounds = [plain.next_delay() for _ in range(12)]
+    bounds = [0.0]
+    for _ in range(11):
+        bounds.append(plain.after(bounds[-1]))
+    assert [plain.spread(bound) for bound in bounds] == bounds
     jittered = [Backoff(0.2, 15.0, Random(seed)) for seed in range(200)]
     for bound in bounds:
-        delays = [backoff.next_delay() for backoff in jittered]
+        delays = [backoff.spread(bound) for backoff in jittered]
         assert all(0 <= delay <= bound for delay in delays)
         if bound:
             assert min(delays) > 0

@@ -19,7 +19,7 @@ from mpmsgr.supervisor.shared import SharedMemory, close_all, open_shared
 
 SIZES = {"arena_bytes": 8192, "ring_bytes": 4096, "worker_arena_bytes": 12288}
 SETTINGS = Settings.from_dict({"workers": 2, **SIZES})
-SLOT_BYTES = 4096 + 2 * 4096 + 12288
+SLOT_BYTES = page.SIZE + 2 * 4096 + 12288
 
 
 @pytest.fixture

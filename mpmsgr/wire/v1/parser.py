@@ -8,7 +8,7 @@ never with a claimed length; or, where the owner gives one, in a place of exactl
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import NamedTuple
 
@@ -46,6 +46,8 @@ _NEVER = 1 << 63
 _LARGE = 256 * 1024
 #: ... once so much of it has come; a claimed length alone reserves nothing.
 _LAND_ABOVE = 32 * 1024
+#: Of every parser that keeps nothing: what is kept begins with a new one.
+_NOTHING = bytearray()
 #: Below this a slice that copies is cheaper than one of a memoryview.
 _SLICE_BELOW = 4096
 
@@ -141,7 +143,7 @@ class FrameParser:
         # The longest front of the short way; -1: there is none.
         self._small_front = min(limits.max_front, _SLICE_BELOW) if check_header else -1
         self._offset = offset
-        self._partial = bytearray()
+        self._partial = _NOTHING
         self._filled = 0  # bytes of _partial that are real; the rest waits for `landed`
         self._need = 0  # length of the frame in _partial, 0 = not known yet
         self._view: memoryview | None = None  # holds it in place of _partial, but for its tag
@@ -149,7 +151,7 @@ class FrameParser:
         self._claimed = self.claim_is_over = False
         self.expects_large = False
         self.aborted = 0
-        self.completed: list[Frame] = []
+        self.completed: Sequence[Frame] = ()
 
     @property
     def buffered(self) -> int:
@@ -181,7 +183,7 @@ class FrameParser:
         if len(view) != self.claim.size:
             raise ValueError(f"the place has {len(view)} bytes, {self.claim.size} were claimed")
         view[: self._filled - 1] = memoryview(self._partial)[1:]
-        self.claim, self._view, self._partial = None, view, bytearray()
+        self.claim, self._view, self._partial = None, view, _NOTHING
         self._claimed = True
 
     def decline(self) -> None:
@@ -192,7 +194,7 @@ class FrameParser:
 
     def abandon(self) -> None:
         """Drop what is kept of an incomplete frame, a view too: nothing more will come."""
-        self._partial, self._filled, self._need = bytearray(), 0, 0
+        self._partial, self._filled, self._need = _NOTHING, 0, 0
         self._view = self.claim = None
         self._claimed = False
 
@@ -266,7 +268,7 @@ class FrameParser:
         partial, need = self._partial, self._need
         small = need < _SLICE_BELOW
         whole: Bytes = bytes(partial) if small else memoryview(partial).toreadonly()
-        self._partial, self._filled, self._need = bytearray(), 0, 0
+        self._partial, self._filled, self._need = _NOTHING, 0, 0
         self._parse(whole, frames)
         self._offset += need
 
