@@ -6,7 +6,7 @@
 
     egress memfd, one per   +------+----------------+-------------+--------------------+
     worker slot; the worker | page | ring to worker | ring to I/O | arena: large data  |
-    allocates, the I/O      | 4096 |  ring_bytes    | ring_bytes  | of its replies     |
+    allocates, the I/O      |32 KiB|  ring_bytes    | ring_bytes  | of its replies     |
     process reads           +------+----------------+-------------+--------------------+
                             (layout.py; page.py; ring.py; offsets here are within the arena)
 

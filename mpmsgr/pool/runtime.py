@@ -94,7 +94,6 @@ class Runtime(Service):
         self._lanes: dict[int, LaneOutlet] = {}  # those that have no connection of their own
         self._asking: dict[int, RemoteConnection] = {}  # by tid: who waits for a reply
         self._out = Outbound(self._send_batch)
-        self._kept: list[Any] = []  # views that the next batch refers to
         self._waiting: dict[int, int] = {}  # asynchronous items that go on: bytes, by number
         self._waiting_bytes = 0  # of all of these
         self._waiting_told = (0, 0)
@@ -146,7 +145,6 @@ class Runtime(Service):
         self.pushes.fail()
         self._lanes.clear()
         self._out.discard()
-        self._kept.clear()
         # Numbers go on: what still runs for the earlier one keeps its own.
         self._stopped_at = self._epoch = self._cells[cell.RECALL] = 0
         self._waiting.clear()
@@ -180,6 +178,8 @@ class Runtime(Service):
             self._on_linked()
             self._on_linked = None
         self._out.working = True
+        if self._memory is not None:
+            self._memory.tells_soon = True
         self._cells[cell.RUNNING] = cell.LAST
         self._busy_since = monotonic()
         self._flush_at = self._busy_since + _FLUSH_EVERY_S
@@ -199,6 +199,8 @@ class Runtime(Service):
             if (len(self._waiting), self._waiting_bytes) != self._waiting_told:
                 self._send_batch([])
             self._out.working = False
+            if self._memory is not None:
+                self._memory.told()
 
     def _told(self, more: dict[str, Any]) -> None:
         """What came beside the records."""
@@ -488,11 +490,9 @@ class Runtime(Service):
         return parts[0] if len(parts) == 1 and type(parts[0]) is bytes else parts
 
     def _refer(self, part: Any) -> Any:
+        # The view may end now: that is told behind what refers to it (`_send_batch`).
         reference = self._memory.refer(part) if self._memory is not None else None
-        if reference is None:
-            return part
-        self._kept.append(part)
-        return reference
+        return part if reference is None else reference
 
     def send(self, run: Invocation | None, send: Any, nbytes: int) -> None:
         """Have *send* wait until *run* completes; at once, if nothing holds it, also in the midst
@@ -579,4 +579,3 @@ class Runtime(Service):
             batch.append(self.runner.failed - self._failed_told)
             self._failed_told = self.runner.failed
         self._send(env.BATCH, batch)
-        self._kept.clear()

@@ -24,7 +24,8 @@ class WorkerMemory:
     """*slot_fd* is the slot's memfd in *layout*; threshold: bytes above which data lies in arenas.
 
     The descriptors are not needed afterwards. on_ended: called some time after views of the ingress
-    arena have gone, where nobody took them (`take_ended`) by then.
+    arena have gone, where nobody took them (`take_ended`) by then; tells_soon: somebody will, see
+    `told`.
     """
 
     def __init__(self, slot_fd: int, layout: SlotLayout, threshold: int) -> None:
@@ -32,7 +33,7 @@ class WorkerMemory:
         self.page = Page(Mapping(slot_fd, SIZE, writable=True).raw(0, SIZE))
         self.on_ended: Callable[[], None] = lambda: None
         self._ended: deque[int] = deque()  # offsets
-        self._due = False
+        self.tells_soon = self._due = False
         self._loop = asyncio.get_running_loop()
         self._egress = Egress(
             Mapping(slot_fd, layout.egress_bytes, offset=layout.egress, writable=True)
@@ -63,9 +64,8 @@ class WorkerMemory:
 
         def view_ended(offset: int) -> None:  # in any thread, and inside of the collector
             ended.append(offset)
-            if not self._due:
-                self._due = True
-                self._loop.call_soon_threadsafe(self._loop.call_later, _TELL_S, self._tell)
+            if not (self.tells_soon or self._due):
+                self._tell_later()
 
         return self._ingress.lease(offset, length, view_ended)
 
@@ -77,6 +77,16 @@ class WorkerMemory:
         """Offsets of views of the ingress arena that have gone."""
         ended = self._ended
         return [ended.popleft() for _ in range(len(ended))]
+
+    def told(self) -> None:
+        """It has been told, but for what has gone since."""
+        self.tells_soon = False
+        if self._ended and not self._due:
+            self._tell_later()
+
+    def _tell_later(self) -> None:
+        self._due = True
+        self._loop.call_soon_threadsafe(self._loop.call_later, _TELL_S, self._tell)
 
     def _tell(self) -> None:
         self._due = False

@@ -14,6 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
+from mpmsgr.pool import page
 from mpmsgr.supervisor import ExitCode
 from tests.loopback import ANY_PORT, HOST
 from tests.processes.supervisor_harness import Start, ask, assert_nothing_left, until
@@ -286,7 +287,7 @@ def test_a_defect_of_the_supervisor_leaves_nobody_behind(start: Start) -> None:
 # Shared memory
 
 SIZES = {"arena_bytes": 1 << 20, "ring_bytes": 8192, "worker_arena_bytes": 65536}
-SLOT_BYTES = 4096 + 2 * 8192 + 65536
+SLOT_BYTES = page.SIZE + 2 * 8192 + 65536
 
 
 def test_the_shared_memory_of_children(start: Start) -> None:
@@ -498,7 +499,7 @@ def test_memory_that_is_not_there(start: Start) -> None:
     running = start(arena_bytes="1024GiB", workers=3)
     assert running.wait() == ExitCode.USAGE
     (line,) = running.said
-    total = 2 * (1 << 40) + 3 * (4096 + 2 * (2 << 20) + (32 << 20))
+    total = 2 * (1 << 40) + 3 * (page.SIZE + 2 * (2 << 20) + (32 << 20))
     assert line.startswith(
         f"mpmsgr: 2 arena_bytes + 3 x (worker_arena_bytes + 2 ring_bytes) = {total}: only "
     )
