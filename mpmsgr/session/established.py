@@ -104,6 +104,8 @@ class Established:
         if self.parser.claim_is_over:
             self.parser.claim_is_over = False
             self.endpoint.emit(Arrived(self.pipe))
+        if not frames:  # a piece of a large message
+            return
         if self.refusing:
             frames = self._refuse(frames)
         raws: list[Bytes] = []

@@ -112,39 +112,60 @@ async def test_many_sessions_share_an_arena_of_two_messages() -> None:
             assert reply.data == payload(LARGE, i % 20)
 
 
+class Arena:
+    """An `Ingress` of *size* bytes by itself. granted: places by session; time: of its clock."""
+
+    def __init__(self, size: int) -> None:
+        fd = create("test", size)
+        mapping = Mapping(fd, size, writable=True)
+        os.close(fd)
+        self.granted: dict[int, memoryview] = {}
+        self.time = 0.0
+        self.ingress = Ingress(mapping, self._grant, lambda: self.time)
+
+    def _grant(self, pipe: Any, place: memoryview) -> bool:
+        self.granted[pipe.session.id] = place
+        return True
+
+    def ask_for(self, session_id: int, size: int) -> memoryview | None:
+        pipe: Any = Mock(session=Mock(id=session_id), established=None)
+        return self.ingress.place(pipe, size, 53)
+
+
+@on_uvloop
+async def test_the_end_of_a_view_is_enough_to_go_on() -> None:
+    """Nothing else happens, and nobody looks: again and again."""
+    arena = Arena(MIB)
+    places = [arena.ask_for(1, 700_000)]
+    assert places != [None]
+    assert [arena.ask_for(who, 700_000) for who in (2, 3, 4)] == [None] * 3
+    for who in (2, 3, 4):
+        places.clear()
+        await eventually_async(lambda: arena.granted)
+        places.append(arena.granted.pop(who))
+    assert arena.granted == {}
+
+
 @on_uvloop
 async def test_who_waited_too_long_goes_before_all_younger_ones() -> None:
     """One of the size of the arena would never find it empty while smaller ones come and go."""
-    fd = create("test", MIB)
-    mapping = Mapping(fd, MIB, writable=True)
-    os.close(fd)
-    time, granted = 0.0, dict[int, memoryview]()
-
-    def grant(pipe: Any, place: memoryview) -> bool:
-        granted[pipe.session.id] = place
-        return True
-
-    arena = Ingress(mapping, grant, lambda: time)
-
-    def ask_for(session_id: int, size: int) -> memoryview | None:
-        pipe: Any = Mock(session=Mock(id=session_id), established=None)
-        return arena.place(pipe, size, 53)
-
+    arena = Arena(MIB)
+    ask_for, granted = arena.ask_for, arena.granted
     places = [ask_for(1, 400_000), ask_for(2, 400_000)]
     assert None not in places
     assert ask_for(3, 900_000) is None
     assert ask_for(4, 200_000) is not None, "others come first, for a while"
     assert ask_for(5, 300_000) is None
-    time = 3.0
+    arena.time = 3.0
     del places[0]
-    arena.collect()
+    arena.ingress.collect()
     assert granted == {}
     assert ask_for(6, 100_000) is None
     del places[0]
-    arena.collect()
+    arena.ingress.collect()
     assert list(granted) == [3]
     granted.clear()
-    arena.collect()
+    arena.ingress.collect()
     assert list(granted) == [5, 6]
     granted.clear()
 
