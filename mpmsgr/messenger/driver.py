@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from mpmsgr.logs import RateLimit
+from mpmsgr.logs import RateLimit, held_back
 from mpmsgr.messenger.sink import HEAP
 from mpmsgr.messenger.timers import Timers
 from mpmsgr.messenger.transport import PipeTransport
@@ -301,9 +301,8 @@ class Driver:
     def _report(self, action: Report) -> None:
         held = self._rate.allows(action.kind, self.now())
         if held is not None:
-            more = f" ({held} lines like this held back)" if held else ""
             fields = {"session": action.session.id, "peer": str(action.session.peer_addr)}
-            log.warning("session %d, %s%s", action.session.id, action.text, more, extra=fields)
+            log.warning("session %d, %s%s", action.session.id, action.text, held_back(held), extra=fields)
 
     def _fault(self, action: Fault) -> None:
         pipe = action.pipe
