@@ -106,7 +106,9 @@ def _run(plan: LoadPlan, as_json: bool) -> int:
             report, interrupted = early.report, True
         else:
             if bar:
+                bar.label = _so_far(report.answered, sum(report.errors.values()), report.rate)
                 bar.update(_STEPS - bar.pos)
+                bar.render_progress()
     click.echo(json.dumps(report.as_dict()) if as_json else report.text())
     found = report.violations + ["interrupted"] * interrupted
     if found:
@@ -125,9 +127,13 @@ def _bar() -> AbstractContextManager[Any]:
 
 def _follow(bar: Any) -> Callable[[Progress], None]:
     def show(progress: Progress) -> None:
-        errors = f", {progress.errors} with an error" if progress.errors else ""
         rate = progress.answered / progress.elapsed_s
-        bar.label = f"{progress.answered} answered{errors}, {rate:.0f}/s"
+        bar.label = _so_far(progress.answered, progress.errors, rate)
         bar.update(max(int(progress.fraction * _STEPS) - bar.pos, 0))
 
     return show
+
+
+def _so_far(answered: int, errors: int, rate: float) -> str:
+    with_errors = f", {errors} with an error" if errors else ""
+    return f"{answered} answered{with_errors}, {rate:.0f}/s"
