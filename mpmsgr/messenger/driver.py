@@ -302,7 +302,9 @@ class Driver:
         held = self._rate.allows(action.kind, self.now())
         if held is not None:
             fields = {"session": action.session.id, "peer": str(action.session.peer_addr)}
-            log.warning("session %d, %s%s", action.session.id, action.text, held_back(held), extra=fields)
+            log.warning(
+                "session %d, %s%s", action.session.id, action.text, held_back(held), extra=fields
+            )
 
     def _fault(self, action: Fault) -> None:
         pipe = action.pipe
