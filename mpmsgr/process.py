@@ -80,7 +80,7 @@ def leave_interrupts_to_parent_at_breakpoints() -> None:
 
 
 def _break() -> None:
-    import pdb  # 20 ms that nobody else needs
+    import pdb  # only a breakpoint needs it
 
     pdb.Pdb(nosigint=True).set_trace(sys._getframe(1))
 

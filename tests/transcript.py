@@ -3,65 +3,69 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-_VARIES = re.compile(
-    r"(?P<time>\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3})"
-    r"|(?P<amount>(?<![\w.])\d+(?:\.\d+)? ?(?:s|m\d\ds|ms|us|MiB)(?!\w))"
-    r"|(?P<number>(?<![\w.])\d{4,}(?![\w.]))"
-    r"|(?P<gap> {2,})"
-)
 _TIME = r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3}"
 _AMOUNT = r"\d+(?:\.\d+)? ?(?:s|m\d\ds|ms|us|MiB)"
+_VARIES = rf"""(?x)
+    (?P<time>{_TIME.replace(" ", "[ ]")})
+    | (?P<amount>(?<![\w.]){_AMOUNT.replace(" ", "[ ]")}(?!\w))
+    | (?P<number>(?<![\w.])\d{{4,}}(?![\w.]))
+    | (?P<gap>[ ]{{2,}})
+"""
 LEFT_OUT = "..."
 
 
 class Transcript:
-    """Compares lines; what may vary, and is learnt from, is
+    """Compares lines; what may vary is
 
     * times of the log, and amounts with a unit (s, ms, us, MiB): any other;
-    * numbers of four and more digits (ports, pids, counts): any other, but the same one each time
-      the page says the same one, here and in later commands;
+    * numbers of four and more digits (ports, pids, counts): any other, but the same one wherever
+      the page has the same one, there and in later commands;
     * the width of columns: two spaces and more are one or more;
     * ``...`` alone in a line: any lines, or none.
 
-    known: what is printed in place of a text of the page, and typed.
+    texts: what is to be typed, and printed, in place of something on the page; numbers: the same of
+    numbers, to which those of the transcript are added.
     """
 
-    def __init__(self, known: dict[str, str]) -> None:
-        self.known = known
+    def __init__(self, texts: Mapping[str, str], numbers: Mapping[str, str]) -> None:
+        self._texts, self._numbers = texts, dict(numbers)
+        named = "|".join(map(re.escape, texts)) or "(?!)"
+        self._varies = re.compile(f"{_VARIES} | (?P<text>{named})")
 
     def typed(self, line: str) -> str:
-        """*line* of the page, with what is known in place of what is shown."""
-        return re.sub("|".join(map(re.escape, self.known)), lambda m: self.known[m[0]], line)
+        """*line* of the page, as it is to be typed."""
+        known = {**self._texts, **self._numbers}
+        return self._varies.sub(lambda varies: known.get(varies[0], varies[0]), line)
 
     def read(self, printed: str, shown: Sequence[str], prompt: str = "") -> int:
         """How many characters of *printed* are what the lines *shown* say, -1 if it is not so.
 
         prompt: what comes then, and nothing after it.
         """
-        numbers: dict[str, str] = {}
-        pattern = "".join(self._line(line, numbers) for line in shown)
-        found = re.match(f"{pattern}{re.escape(prompt)}{prompt and chr(92) + 'Z'}", printed)
+        groups: dict[str, str] = {}
+        pattern = "".join(self._line(line, groups) for line in shown)
+        pattern += rf"{re.escape(prompt)}\Z" if prompt else ""
+        found = re.match(pattern, printed)
         if not found:
             return -1
-        self.known |= {number: found[group] for number, group in numbers.items()}
+        self._numbers |= {number: found[group] for number, group in groups.items()}
         return found.end()
 
-    def _line(self, line: str, numbers: dict[str, str]) -> str:
-        if line == LEFT_OUT:
-            return r"(?:.*\n)*?"
-        return "".join(self._parts(self.typed(line), numbers)) + r"\n"
+    def _line(self, line: str, groups: dict[str, str]) -> str:
+        return r"(?:.*\n)*?" if line == LEFT_OUT else "".join(self._parts(line, groups)) + r"\n"
 
-    def _parts(self, line: str, numbers: dict[str, str]) -> Iterator[str]:
+    def _parts(self, line: str, groups: dict[str, str]) -> Iterator[str]:
         at = 0
-        for varies in _VARIES.finditer(line):
+        for varies in self._varies.finditer(line):
             yield re.escape(line[at : varies.start()])
-            yield self._pattern(varies, numbers)
+            yield self._pattern(varies, groups)
             at = varies.end()
         yield re.escape(line[at:])
 
-    def _pattern(self, varies: re.Match[str], numbers: dict[str, str]) -> str:
+    def _pattern(self, varies: re.Match[str], groups: dict[str, str]) -> str:
+        """groups: of the pattern, by the numbers of the page that it finds."""
         match varies.lastgroup, varies[0]:
             case "time", _:
                 return _TIME
@@ -69,10 +73,12 @@ class Transcript:
                 return _AMOUNT
             case "gap", _:
                 return " +"
-            case _, number if number in self.known.values():
-                return number
-            case _, number if number in numbers:
-                return f"(?P={numbers[number]})"
+            case "text", text:
+                return re.escape(self._texts[text])
+            case _, number if number in self._numbers:
+                return self._numbers[number]
+            case _, number if number in groups:
+                return f"(?P={groups[number]})"
             case _, number:
-                numbers[number] = f"n{len(numbers)}"
-                return rf"(?P<{numbers[number]}>\d+)"
+                groups[number] = f"n{len(groups)}"
+                return rf"(?P<{groups[number]}>\d+)"

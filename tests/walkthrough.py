@@ -47,7 +47,7 @@ class Walkthrough:
     * ``diff`` changes such a file; lines of ``@@`` are between changes.
 
     home: where terminals begin; project: where the files are, below it; prompts: of the shell and
-    of all programs; known: see `Transcript`.
+    of all programs.
     """
 
     def __init__(
@@ -56,12 +56,12 @@ class Walkthrough:
         project: str,
         environment: Mapping[str, str],
         prompts: Sequence[str],
-        known: dict[str, str],
+        transcript: Transcript,
     ) -> None:
         self._home, self._project = home, home / project
         self._environment = environment
         self._prompts = prompts
-        self._transcript = Transcript(known)
+        self._transcript = transcript
         self._terminals: dict[str, Terminal] = {}
         self._carried: dict[str, list[str]] = {}
         self._where = ""

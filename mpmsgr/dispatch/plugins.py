@@ -116,7 +116,7 @@ def load(spec: str, options: Mapping[str, Any]) -> Dispatcher:
 
 
 def traceback_of(err: BaseException) -> str:
-    """The traceback of a plugin that fails, from its own first line on: how it is loaded is ours."""
+    """The traceback of a plugin that cannot be loaded, from its own first line on."""
     frames = err.__traceback__
     while frames and frames.tb_frame.f_code.co_filename.startswith(_LOADING):
         frames = frames.tb_next

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.interop.ports import free_port
+from tests.transcript import Transcript
 from tests.walkthrough import Walkthrough, blocks
 from tests.wheels import needs, write_wheels
 
@@ -62,8 +63,8 @@ def environment(home: Path) -> Iterator[dict[str, str]]:
 @pytest.fixture
 def walkthrough(home: Path, environment: dict[str, str]) -> Iterator[Walkthrough]:
     port = environment["MPMSGR_BIND"].rpartition(":")[2]
-    known = {"6800": port, "/home/you": str(home)}
-    walkthrough = Walkthrough(home, "hour/tally", environment, PROMPTS, known)
+    transcript = Transcript({"/home/you": str(home)}, {"6800": port})
+    walkthrough = Walkthrough(home, "hour/tally", environment, PROMPTS, transcript)
     yield walkthrough
     walkthrough.close()
 
