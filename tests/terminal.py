@@ -6,6 +6,7 @@ import fcntl
 import os
 import re
 import select
+import signal
 import struct
 import subprocess
 import termios
@@ -35,7 +36,7 @@ class Terminal:
             stdout=keyboard,
             stderr=keyboard,
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),  # so that Ctrl-C is a signal
+            preexec_fn=_take_terminal,
         )
         os.close(keyboard)
         self._raw = b""
@@ -70,6 +71,12 @@ class Terminal:
         self._shell.wait()
         psutil.wait_procs(family, timeout=5)
         os.close(self._screen)
+
+
+def _take_terminal() -> None:
+    """In the child: Ctrl-C is a signal to it, also where who runs the tests has it ignored."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _overprinted(line: str) -> str:

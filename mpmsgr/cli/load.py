@@ -49,7 +49,8 @@ _MANY = kinds.Whole(low=1, high=1 << 16)
 @_number(
     "--type",
     "T",
-    "Message type; 0x8001 brings all parts back, others front in middle.  [default: 0x8001]",
+    "Message type. Replies to 0x8001 have all parts of the request, to others its front in middle."
+    "  [default: 0x8001]",
     kinds.Whole(low=1, high=0xFFFF),
     default=0x8001,
 )
@@ -74,9 +75,9 @@ def command(
 ) -> int:
     """Put the server at ADDR under load: every reply once, in order, intact.
 
-    Say --count or --duration. Prints counts, rate and latencies; exits 1 on any violation.
-    Ctrl-C ends the run early, with its report. --timeout is how long to wait for the sessions,
-    and for a reply when none comes any more.
+    A handler has to send back what comes: see --type. Say --count or --duration. Prints counts,
+    rate and latencies; exits 1 on any violation. Ctrl-C ends the run early, with its report.
+    --timeout is how long to wait for the sessions, and for a reply when none comes any more.
     """
     if (count is None) == (duration is None):
         given = "both" if count is not None else "neither"
