@@ -110,3 +110,8 @@ class RateLimit:
             return None
         self._kinds[kind] = now, 0
         return held
+
+
+def held_back(held: int) -> str:
+    """What is said of lines that were *held* back, at the end of the next one."""
+    return f" ({held} lines like this held back)" if held else ""

@@ -69,5 +69,21 @@ def dump_stacks_on_signal() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (DUMP_SIGNAL,))
 
 
+def leave_interrupts_to_parent_at_breakpoints() -> None:
+    """Have ``breakpoint()`` leave SIGINT alone: pdb takes it with its first ``continue``.
+
+    Ctrl-C after a breakpoint would come to a second prompt, and not end the server. What
+    PYTHONBREAKPOINT names is left to itself.
+    """
+    if "PYTHONBREAKPOINT" not in os.environ:
+        sys.breakpointhook = _break
+
+
+def _break() -> None:
+    import pdb  # only a breakpoint needs it
+
+    pdb.Pdb(nosigint=True).set_trace(sys._getframe(1))
+
+
 def _do_nothing(number: int, frame: FrameType | None) -> None:
     pass

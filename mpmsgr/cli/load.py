@@ -49,7 +49,8 @@ _MANY = kinds.Whole(low=1, high=1 << 16)
 @_number(
     "--type",
     "T",
-    "Message type; 0x8001 brings all parts back, others front in middle.  [default: 0x8001]",
+    "Message type. Replies to 0x8001 have all parts of the request, to others its front in middle."
+    "  [default: 0x8001]",
     kinds.Whole(low=1, high=0xFFFF),
     default=0x8001,
 )
@@ -74,9 +75,9 @@ def command(
 ) -> int:
     """Put the server at ADDR under load: every reply once, in order, intact.
 
-    Say --count or --duration. Prints counts, rate and latencies; exits 1 on any violation.
-    Ctrl-C ends the run early, with its report. --timeout is how long to wait for the sessions,
-    and for a reply when none comes any more.
+    A handler has to send back what comes: see --type. Say --count or --duration. Prints counts,
+    rate and latencies; exits 1 on any violation. Ctrl-C ends the run early, with its report.
+    --timeout is how long to wait for the sessions, and for a reply when none comes any more.
     """
     if (count is None) == (duration is None):
         given = "both" if count is not None else "neither"
@@ -106,7 +107,9 @@ def _run(plan: LoadPlan, as_json: bool) -> int:
             report, interrupted = early.report, True
         else:
             if bar:
+                bar.label = _so_far(report.answered, sum(report.errors.values()), report.rate)
                 bar.update(_STEPS - bar.pos)
+                bar.render_progress()
     click.echo(json.dumps(report.as_dict()) if as_json else report.text())
     found = report.violations + ["interrupted"] * interrupted
     if found:
@@ -125,9 +128,13 @@ def _bar() -> AbstractContextManager[Any]:
 
 def _follow(bar: Any) -> Callable[[Progress], None]:
     def show(progress: Progress) -> None:
-        errors = f", {progress.errors} with an error" if progress.errors else ""
         rate = progress.answered / progress.elapsed_s
-        bar.label = f"{progress.answered} answered{errors}, {rate:.0f}/s"
+        bar.label = _so_far(progress.answered, progress.errors, rate)
         bar.update(max(int(progress.fraction * _STEPS) - bar.pos, 0))
 
     return show
+
+
+def _so_far(answered: int, errors: int, rate: float) -> str:
+    with_errors = f", {errors} with an error" if errors else ""
+    return f"{answered} answered{with_errors}, {rate:.0f}/s"

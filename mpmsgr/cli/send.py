@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import importlib
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import click
@@ -106,16 +105,6 @@ def _import(name: str, app_dir: str) -> ModuleType:
         missing = exc.name if isinstance(exc, ModuleNotFoundError) else None
         if missing and f"{name}.".startswith(f"{missing}."):
             raise PluginError(name, f"there is no module {missing} in {app_dir}") from None
-        raise PluginError(name, _traceback_of_module(exc)) from None
+        from mpmsgr.dispatch.plugins import traceback_of
 
-
-def _traceback_of_module(exc: Exception) -> str:
-    """The traceback from the module's own first line on."""
-    frames = exc.__traceback__
-    while frames and ("importlib" in frames.tb_frame.f_code.co_filename or _is_ours(frames)):
-        frames = frames.tb_next
-    return "".join(traceback.format_exception(type(exc), exc, frames))
-
-
-def _is_ours(frames: TracebackType) -> bool:
-    return frames.tb_frame.f_code.co_filename == __file__
+        raise PluginError(name, traceback_of(exc)) from None

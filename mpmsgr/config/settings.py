@@ -104,7 +104,7 @@ class Settings:
         1,
         kinds.Workers(),
         "Worker processes; auto: one per CPU this container may use; 0: handlers run in the"
-        " I/O process.",
+        " I/O process, where breakpoints work.",
         "--workers",
         metavar="N|auto",
         unset=AUTO,

@@ -8,6 +8,7 @@ import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from importlib import metadata, util
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -18,6 +19,9 @@ from mpmsgr.errors import PluginError
 
 #: Entry points of this group are dispatchers: ``NAME = "MODULE[:ATTR]"``.
 GROUP = "mpmsgr.dispatchers"
+#: How files begin whose frames are above a module's own while it is loaded.
+_LOADING = (str(Path(__file__).parents[1]), str(importlib.__file__), "<frozen importlib.")
+_HEADING = "Traceback (most recent call last):"
 
 
 def load_chain(
@@ -106,9 +110,19 @@ def load(spec: str, options: Mapping[str, Any]) -> Dispatcher:
     except ModuleNotFoundError as err:
         if err.name and (module_name == err.name or module_name.startswith(err.name + ".")):
             raise PluginError(spec, f"there is no module {err.name!r} here") from None
-        raise PluginError(spec, traceback.format_exc()) from None
-    except (Exception, SystemExit):  # a script that was not meant to be imported
-        raise PluginError(spec, traceback.format_exc()) from None
+        raise PluginError(spec, traceback_of(err)) from None
+    except (Exception, SystemExit) as err:  # a script that was not meant to be imported
+        raise PluginError(spec, traceback_of(err)) from None
+
+
+def traceback_of(err: BaseException) -> str:
+    """The traceback of a plugin that cannot be loaded, from its own first line on."""
+    frames = err.__traceback__
+    while frames and frames.tb_frame.f_code.co_filename.startswith(_LOADING):
+        frames = frames.tb_next
+    text = "".join(traceback.format_exception(type(err), err, frames)).rstrip()
+    # Python has no such line above a syntax error, but it is not in the midst of a sentence either.
+    return text if text.startswith(_HEADING) else f"{_HEADING}\n{text}"
 
 
 def _dispatcher(spec: str, module: ModuleType, attr: str, options: Mapping[str, Any]) -> Dispatcher:

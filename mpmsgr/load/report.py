@@ -85,7 +85,7 @@ class LoadReport:
         if self.ended:
             found.append(f"{_plural(self.ended, 'session')} ended too soon")
         if self.answered == sum(self.errors.values()):
-            found.append("no request succeeded")
+            found.append(f"no request succeeded: does a handler echo type {self.plan.type:#x}?")
         if found and self.cause:
             found[-1] += f" ({self.cause})"
         return found

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from mpmsgr.logs import RateLimit
+from mpmsgr.logs import RateLimit, held_back
 from mpmsgr.messenger.sink import HEAP
 from mpmsgr.messenger.timers import Timers
 from mpmsgr.messenger.transport import PipeTransport
@@ -322,7 +322,7 @@ class Driver:
     def _held_back(self, kind: str) -> str | None:
         """What a line of *kind* says of those before it; None: it is held back, too."""
         held = self._rate.allows(kind, self.now())
-        return None if held is None else f" ({held} lines like this held back)" if held else ""
+        return None if held is None else held_back(held)
 
     def _fault(self, action: Fault) -> None:
         pipe, more = action.pipe, self._held_back(action.kind) if action.kind else ""

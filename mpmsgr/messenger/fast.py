@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from mpmsgr.dispatch.chain import name_of, overrides
 from mpmsgr.dispatch.connection import Connection
 from mpmsgr.dispatch.dispatcher import Dispatcher
-from mpmsgr.logs import RateLimit
+from mpmsgr.logs import RateLimit, held_back
 from mpmsgr.messenger.driver import Driver
 from mpmsgr.messenger.refusals import refuse_failed
 from mpmsgr.messenger.sink import Sink
@@ -219,7 +219,7 @@ class FastSink(Sink):
             dispatcher.fast_dispatch(con, m)
         except Exception as err:
             self.counts.failed += 1
-            refuse_failed(con, m, err)
+            refuse_failed(con, m, err, self._rate)
         self._look_at_time(dispatcher, "fast_dispatch", began)
 
     def _discard(self, session: Session) -> None:
@@ -255,8 +255,8 @@ class FastSink(Sink):
         who = f"{name_of(dispatcher)}.{callback}"
         held = self._rate.allows(who, began)
         if held is not None:
-            more = f" ({held} lines like this held back)" if held else ""
             budget = f"{self.budget_s * 1e3:g} ms"
+            more = held_back(held)
             log.warning("%s took %.1f ms, its budget is %s%s", who, took * 1e3, budget, more)
 
 

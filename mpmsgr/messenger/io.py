@@ -34,6 +34,7 @@ from mpmsgr.process import (
     SUPERVISOR_PID_ENV,
     die_with_parent,
     dump_stacks_on_signal,
+    leave_interrupts_to_parent_at_breakpoints,
     leave_signals_to_parent,
 )
 from mpmsgr.session.inject import Injection
@@ -149,6 +150,7 @@ class IoProcess:
             self._front.attach(messenger.driver)
             self._tell_of(self._front)
         else:
+            leave_interrupts_to_parent_at_breakpoints()
             options = settings.options_of(settings.modules)
             await messenger.use_chain(load_chain(settings.modules, options, settings.app_dir))
         if settings.io_modules:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from time import monotonic
 
 from mpmsgr.dispatch.codes import ErrorCode
 from mpmsgr.dispatch.connection import Connection
 from mpmsgr.dispatch.payload import PayloadError, error_reply, wants_error
 from mpmsgr.dispatch.verdicts import Reject
 from mpmsgr.errors import RemoteError
+from mpmsgr.logs import RateLimit, held_back
 from mpmsgr.wire.message import Message
 
 log = logging.getLogger("mpmsgr.dispatch")
@@ -23,9 +25,10 @@ def refuse(con: Connection, m: Message, code: int, text: str) -> None:
         con.send_message(error_reply(m.tid, m.priority, code, text[:MAX_ERROR_TEXT]))
 
 
-def refuse_failed(con: Connection, m: Message, err: BaseException) -> bool:
+def refuse_failed(con: Connection, m: Message, err: BaseException, rate: RateLimit) -> bool:
     """The handler of *m* has raised *err*, which is no verdict but Reject: log it, answer.
 
+    rate: of lines about payloads, which are the peer's fault, and may be as many as it sends.
     Returns whether it has failed: what it raised is no answer, and not the peer's fault.
     """
     if isinstance(err, Reject):
@@ -33,7 +36,9 @@ def refuse_failed(con: Connection, m: Message, err: BaseException) -> bool:
     elif isinstance(err, RemoteError):
         refuse(con, m, err.code, err.text)
     elif isinstance(err, PayloadError):
-        log.warning("%s from %s", err, con)
+        held = rate.allows("payload", monotonic())
+        if held is not None:
+            log.warning("%s, from %s%s", err, con, held_back(held))
         refuse(con, m, ErrorCode.BAD_PAYLOAD, err.text)
     else:
         log.error("handler of type %#x failed, tid %d of %s", m.type, m.tid, con, exc_info=err)

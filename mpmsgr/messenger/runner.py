@@ -21,14 +21,14 @@ from mpmsgr.dispatch.invocation import CURRENT, Invocation
 from mpmsgr.dispatch.serial import RUNNING, Serial
 from mpmsgr.dispatch.state import StateError
 from mpmsgr.dispatch.verdicts import Poison, Retry, Verdict
-from mpmsgr.logs import RateLimit
+from mpmsgr.logs import RateLimit, held_back
 from mpmsgr.messenger.refusals import refuse, refuse_failed
 from mpmsgr.wire.message import Message
 
 log = logging.getLogger("mpmsgr.dispatch")
 
-#: Lines about messages that nobody handles are at least so far apart, in seconds.
-_UNHANDLED_EVERY_S = 5.0
+#: Lines about messages that are refused, of one kind, are at least so far apart, in seconds.
+_REFUSED_EVERY_S = 5.0
 #: A message, or the name of an event.
 Item = Message | str
 
@@ -76,7 +76,7 @@ class Runner(Generic[C]):
         self.chain = chain
         self.running: Invocation | None = None
         self.unhandled = self.failed = 0
-        self._rate = RateLimit(_UNHANDLED_EVERY_S)
+        self._rate = RateLimit(_REFUSED_EVERY_S)
         self._spare: Invocation | None = None
         self._host = host
         self._service = service
@@ -210,8 +210,7 @@ class Runner(Generic[C]):
         text = f"nobody handles message type {m.type:#x}"
         held = self._rate.allows("unhandled", monotonic())
         if held is not None:
-            more = f" ({held} lines like this held back)" if held else ""
-            log.warning("%s from %s%s", text, con, more)
+            log.warning("%s from %s%s", text, con, held_back(held))
         refuse(con, m, ErrorCode.UNHANDLED, text)
 
     def _failed(self, run: Invocation, m: Message, err: BaseException) -> None:
@@ -225,7 +224,7 @@ class Runner(Generic[C]):
             self._host.poisoned(run, err.reason)
             refuse(run.con, m, ErrorCode.QUARANTINED, f"poison: {err.reason}")
         else:
-            self.failed += refuse_failed(run.con, m, err)
+            self.failed += refuse_failed(run.con, m, err, self._rate)
 
     # events
 

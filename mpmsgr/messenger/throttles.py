@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from mpmsgr.dispatch.throttle import Throttle
-from mpmsgr.logs import RateLimit
+from mpmsgr.logs import RateLimit, held_back
 from mpmsgr.session.pipe import Pipe
 from mpmsgr.session.session import Pause, Session
 from mpmsgr.wire.name import type_label
@@ -365,7 +365,7 @@ class Throttles:
                 throttle.max,
                 throttle.option,
                 throttle.waiting,
-                f" ({held} lines like this held back)" if held else "",
+                held_back(held),
             )
 
 

@@ -51,10 +51,15 @@ class Children:
         return self._selector
 
     def spawn(
-        self, slot: Slot, command: Sequence[str], options: Sequence[str], fds: Sequence[int] = ()
+        self,
+        slot: Slot,
+        command: Sequence[str],
+        options: Sequence[str],
+        fds: Sequence[int] = (),
+        stdin: bool = False,
     ) -> int:
         """Start the process of *slot*; see `mpmsgr.supervisor.spawn.spawn`. Returns its pid."""
-        process = spawn(command, options, fds)
+        process = spawn(command, options, fds, stdin)
         self._processes[slot] = process
         self.watch(process.channel, lambda: self._packets(slot))
         self.watch(process.pidfd, lambda: self._death(slot))

@@ -52,7 +52,9 @@ class Launcher:
             return
         try:
             command, options = self.commands.io, ["--incarnation", str(number)]
-            if _spawn(None, facts, children, command, options, fds):
+            # Without workers, handlers run there: a breakpoint in one needs the terminal.
+            handles = settings["workers"] == 0
+            if _spawn(None, facts, children, command, options, fds, stdin=handles):
                 children.send(
                     None,
                     "start",
@@ -108,9 +110,10 @@ def _spawn(
     command: Sequence[str],
     options: list[str],
     fds: Sequence[int] = (),
+    stdin: bool = False,
 ) -> bool:
     try:
-        pid = children.spawn(slot, command, options, fds)
+        pid = children.spawn(slot, command, options, fds, stdin)
     except OSError as exc:
         _not_started(slot, facts, exc)
         return False

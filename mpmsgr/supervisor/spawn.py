@@ -77,8 +77,12 @@ class Process:
         return f"signal {self.signal}" if self.signal else f"exit {status}"
 
 
-def spawn(command: Sequence[str], options: Sequence[str], fds: Sequence[int] = ()) -> Process:
+def spawn(
+    command: Sequence[str], options: Sequence[str], fds: Sequence[int] = (), stdin: bool = False
+) -> Process:
     """Start *command* with ``--control-fd N`` and *options*; *fds* keep their numbers in it.
+
+    stdin: it reads from ours, not from nowhere.
 
     Main thread only: the children's PR_SET_PDEATHSIG follows the thread that started them.
     Raises OSError if the process cannot be started.
@@ -88,7 +92,7 @@ def spawn(command: Sequence[str], options: Sequence[str], fds: Sequence[int] = (
     try:
         with theirs:
             argv = [*command, "--control-fd", str(theirs.fileno()), *options]
-            popen = _start(argv, [theirs.fileno(), *fds])
+            popen = _start(argv, [theirs.fileno(), *fds], None if stdin else subprocess.DEVNULL)
     except OSError:
         channel.close()
         raise
@@ -104,12 +108,12 @@ def check_platform() -> None:
         raise ConfigError("platform", sys.platform, reason) from None
 
 
-def _start(argv: list[str], fds: list[int]) -> subprocess.Popen[bytes]:
+def _start(argv: list[str], fds: list[int], stdin: int | None) -> subprocess.Popen[bytes]:
     # Inherited by the child until it can deal with them: Ctrl-C reaches the whole process group.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, (*PARENTS_SIGNALS, DUMP_SIGNAL))
     try:
         return subprocess.Popen(
-            argv, stdin=subprocess.DEVNULL, pass_fds=fds, env=child_environment(os.environ.copy())
+            argv, stdin=stdin, pass_fds=fds, env=child_environment(os.environ.copy())
         )
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import threading
@@ -26,6 +27,8 @@ class SourceWatch:
         except ImportError:
             needs = "needs watchfiles, which comes with the extra: pip install 'mpmsgr[reload]'"
             raise ConfigError("reload", True, needs) from None
+        # It says how many changes it has seen; which ones is for whoever reads them here to say.
+        logging.getLogger("watchfiles").setLevel(logging.WARNING)
         self._watchfiles = watchfiles
         self._folder = Path(folder)
         self._stop = threading.Event()

@@ -37,7 +37,7 @@ def test_each_broken_promise_is_a_violation(name: str) -> None:
 def test_a_run_without_any_success_is_a_violation(answered: int) -> None:
     made = report(answered=answered)
     made.tally.errors = Counter({5: answered})
-    assert made.violations == ["no request succeeded"]
+    assert made.violations == ["no request succeeded: does a handler echo type 0x8001?"]
 
 
 def test_a_session_that_ended_too_soon_is_a_violation_with_its_cause() -> None:

@@ -18,6 +18,7 @@ from mpmsgr.dispatch.invocation import Invocation
 from mpmsgr.dispatch.payload import PayloadError, unpack
 from mpmsgr.dispatch.serial import HELD, Serial
 from mpmsgr.dispatch.verdicts import Poison, Reject, Retry, Verdict
+from mpmsgr.messenger import refusals
 from mpmsgr.messenger import runner as runner_module
 from mpmsgr.messenger.runner import Runner
 from mpmsgr.wire.message import ERROR_REPLY
@@ -570,4 +571,23 @@ async def test_what_nobody_handles_is_counted_and_seldom_logged(
     first, second = [r.getMessage() for r in caplog.records]
     assert first.startswith("nobody handles message type 0x9001 from <")
     assert second.startswith("nobody handles message type 0x9002 from <")
+    assert second.endswith("(49 lines like this held back)")
+
+
+@both_loops
+async def test_payloads_that_do_not_fit_are_seldom_logged(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 100.0
+    monkeypatch.setattr(refusals, "monotonic", lambda: now)
+    runner, _ = runner_of(Calls(unpack))
+    peer = Peer()
+    for m in [Message(TYPE, b"\xc1", tid=i + 1) for i in range(50)]:
+        runner.submit(peer.lane, peer, m)
+    now = 106.0
+    runner.submit(peer.lane, peer, Message(TYPE + 1, b"\xc1", tid=51))
+    assert (runner.failed, len(peer.sent)) == (0, 51)
+    first, second = [r.getMessage() for r in caplog.records]
+    assert first.startswith("payload of message type 0x9001: front is no msgpack: ")
+    assert second.startswith("payload of message type 0x9002: front is no msgpack: ")
     assert second.endswith("(49 lines like this held back)")

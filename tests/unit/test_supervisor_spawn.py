@@ -92,6 +92,24 @@ def test_the_cause_of_death() -> None:
     assert process.signal == 0
 
 
+@pytest.mark.parametrize(("stdin", "status"), [(False, "exit 1"), (True, "exit 0")])
+def test_a_child_reads_from_our_stdin_only_where_it_is_to(
+    capfd: pytest.CaptureFixture[str], stdin: bool, status: str
+) -> None:
+    reader, writer = os.pipe()
+    kept = os.dup(0)
+    try:
+        os.dup2(reader, 0)
+        os.write(writer, b"hello\n")
+        process = spawn([sys.executable, "-c", "print(input())"], [], stdin=stdin)
+        assert process.reap() == status  # the end of the file is an error
+    finally:
+        os.dup2(kept, 0)
+        for number in (kept, reader, writer):
+            os.close(number)
+    assert capfd.readouterr().out == ("hello\n" if stdin else "")
+
+
 def test_a_program_that_cannot_be_started() -> None:
     with pytest.raises(FileNotFoundError):
         spawn(["/nonexistent"], [])
