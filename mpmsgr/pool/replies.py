@@ -190,6 +190,9 @@ class Replies:
                 seat = None if worker is None else self._seats.get(worker)
                 if seat is not None:
                     seat.answer([lane.id, tid])
+        if not lane.requests:
+            for lanes in self._asking.values():
+                lanes.discard(lane)
 
     def worker_lost(self, worker: Worker) -> None:
         """Nobody waits for the replies to the requests of *worker*: they will be dropped."""

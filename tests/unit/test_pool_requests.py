@@ -284,6 +284,18 @@ async def test_a_session_that_ends_ends_its_requests(workers: int) -> None:
         await eventually_async(lambda: len(ends) == 2)
 
 
+@on_uvloop
+async def test_who_was_asked_is_forgotten_with_its_session() -> None:
+    async with pool(doing(pass_on)) as (p, _):
+        for n in range(3):
+            async with sessions(p, 1) as (con,):
+                listen(con.messenger)
+                assert await answer(con, DO, n) == f"{n} 1"
+                assert p.asked == {p.lane().id}
+            await eventually_async(lambda: not p.lanes)
+            assert not p.asked
+
+
 # of others
 
 
