@@ -189,7 +189,7 @@ class Runtime(Service):
             if more is not None and env.RECALLED in more:
                 self._recalled(more[env.RECALLED])
         except _SupersededError:
-            pass
+            self.runner.running = None  # it completed, for nobody
         except Exception:
             self._on_broken()
             raise
