@@ -85,7 +85,7 @@ class Work:
             return
         for item in items:
             own = None if lane.holds & FULL else self.board.own_lane(item)
-            if own is None and lane.session.handled is None:
+            if own is None and (lane.session.handled is None or raw_of(item) is None):
                 self.add(lane, [item])
             else:
                 self.add(own or lane, [Addressed(lane, item)])
