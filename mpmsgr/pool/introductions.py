@@ -60,9 +60,10 @@ class Introductions:
 
     def forget(self, lane: PoolLane) -> None:
         """*lane* is no more: tell who knows it."""
-        knows = {lane.known_to}
+        knows, lane.known_to = {lane.known_to}, None
         if isinstance(lane, SessionLane):
             knows |= lane.also_known_to or set()
+            lane.also_known_to = None
         last = (lane.id, None, None) if isinstance(lane, SessionLane) else ("forget", lane.id)
         for worker in knows:
             if worker is not None and worker in self._seats:
