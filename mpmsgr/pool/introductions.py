@@ -38,10 +38,7 @@ class Introductions:
         knows = owner.also_known_to
         if owner.known_to is seat.worker or (knows and seat.worker in knows):
             return None
-        if knows is None:
-            owner.also_known_to = {seat.worker}
-        else:
-            knows.add(seat.worker)
+        owner.also_known_to = {seat.worker, *(w for w in knows or () if w in self._seats)}
         return _intro(owner, seat)
 
     def _lane(self, lane: PoolLane, con_id: int, seat: Seat) -> None:

@@ -423,6 +423,17 @@ async def test_a_worker_forgets_who_ended_before_its_message_of_a_key_was_handle
         assert list(worker.cons) == [p.lane(con).id]
 
 
+@on_uvloop
+async def test_it_is_not_noted_which_dead_workers_knew_a_session() -> None:
+    async with pool_and_session(Rooms()) as (p, con):
+        for n in range(4):
+            await answer(con, ROOM, in_room("a", n))
+            p.kill(0)
+            await p.worker(0)
+        await answer(con, ROOM, in_room("a"))
+        assert p.lane().also_known_to == {p.seat(0)}
+
+
 @pytest.mark.parametrize("seed", range(3))
 @on_uvloop
 async def test_any_mix(seed: int) -> None:
