@@ -505,6 +505,8 @@ class PoolFront(Sink):
                 lane = self._by_id.get(con_id)
                 if isinstance(lane, SessionLane) and lane.is_awaited:
                     self._read_on(lane.session)
+            case ["forgo", con_id, tid]:
+                self._replies.forgo(seat.worker, con_id, tid)
 
     def _read_on(self, session: Session) -> None:
         """*session* waits for no room, now that acks or a reply may be behind what it brings."""
