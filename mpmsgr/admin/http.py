@@ -22,10 +22,10 @@ from urllib.parse import parse_qs, urlsplit
 from mpmsgr.admin.client import AdminClient
 from mpmsgr.admin.health import Check, progress, report
 from mpmsgr.errors import AdminError, ConfigError
+from mpmsgr.wire.address import split_bind
 
 if TYPE_CHECKING:
     from mpmsgr.admin.metrics import Snapshot
-from mpmsgr.wire.address import split_bind
 
 log = logging.getLogger("mpmsgr.http")
 

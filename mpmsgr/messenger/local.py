@@ -65,6 +65,7 @@ class LocalSink(Sink):
         self._keys: dict[KeyName, Serial] = {}
         self._ticker = Ticker(self._tick)
         self._calls: dict[str, Serial] = {}  # lanes of @every functions
+        self._later: dict[Serial, asyncio.TimerHandle] = {}  # until a message is run again
         self._running = 0
         self._idle: asyncio.Event = asyncio.Event()
         self._idle.set()
@@ -177,6 +178,9 @@ class LocalSink(Sink):
         self._forget([item for _, item, _ in queue if isinstance(item, Message)])
         queue.clear()
         queue.extend(stay)
+        if con.lane in self._later:  # for nothing, now
+            self._later.pop(con.lane).cancel()
+            self.runner.unblock(con.lane, STOPPED)
 
     def full(self, session: Session, full: bool) -> None:
         """See `Sink`."""
@@ -239,7 +243,11 @@ class LocalSink(Sink):
             item.attempt += 1
         lane.blocked |= STOPPED
         lane.waiting.appendleft((run.con, item, 0))
-        asyncio.get_running_loop().call_later(after, self.runner.unblock, lane, STOPPED)
+        self._later[lane] = asyncio.get_running_loop().call_later(after, self._again, lane)
+
+    def _again(self, lane: Serial) -> None:
+        del self._later[lane]
+        self.runner.unblock(lane, STOPPED)
 
     def broken(self) -> None:
         """See `Host`. The error goes on to the event loop, which logs it."""

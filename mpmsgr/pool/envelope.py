@@ -41,6 +41,7 @@ worker -> I/O process
         or, in order with these,
                  ["join", group, connection id]  ["leave", group, connection id]
                  ["group", group, head, body]    ["request", connection id, tid, head, body]
+                 ["forgo", connection id, tid]   nobody waits for that reply any more
                  ["push", connection id, token, head, body]      with an answer (PUSHED)
                  ["push", connection id, token]                  only the answer: is it there?
                  ["down", connection id]         mark_down

@@ -103,6 +103,7 @@ class PoolFront(Sink):
         self._work = Work(credit, max_attempts, memory, self.throttles, self._send)
         self._lanes = self._work.lanes
         self._by_id = self._work.board.by_id
+        self._later: dict[PoolLane, asyncio.TimerHandle] = {}  # until a message is run again
         self._newest: dict[int, int] = {}  # by slot: the generation that came last, or died last
         self._loop = asyncio.get_running_loop()
         self.tally = Tally(self._loop.time())
@@ -252,6 +253,9 @@ class PoolFront(Sink):
         self._work.forget(lane, goes)
         if stays:
             self._lanes.wait(lane, stays)
+        if lane in self._later:  # for nothing, now
+            self._later.pop(lane).cancel()
+            self._work.let_go(lane, LATER)
         return item
 
     def place(self, pipe: Pipe, size: int, lead: int) -> memoryview | None:
@@ -297,6 +301,8 @@ class PoolFront(Sink):
         self._ticker.close()
         self._recalls.close()
         self.throttles.close()
+        for timer in self._later.values():
+            timer.cancel()
         if self._upkeep is not None:
             self._upkeep.cancel()
         self._link.close()
@@ -443,12 +449,13 @@ class PoolFront(Sink):
             lane.state = more.get(STATE, lane.state)
             if RETRY in more:
                 self._work.give_back(lane)
-                self._loop.call_later(more[RETRY], self._again, lane)
+                self._later[lane] = self._loop.call_later(more[RETRY], self._again, lane)
         if lane.over and lane.is_empty:
             self._work.emptied(lane)
         return nbytes
 
     def _again(self, lane: PoolLane) -> None:
+        del self._later[lane]
         self._work.let_go(lane, LATER)
         self._pump()
 
@@ -498,6 +505,8 @@ class PoolFront(Sink):
                 lane = self._by_id.get(con_id)
                 if isinstance(lane, SessionLane) and lane.is_awaited:
                     self._read_on(lane.session)
+            case ["forgo", con_id, tid]:
+                self._replies.forgo(seat.worker, con_id, tid)
 
     def _read_on(self, session: Session) -> None:
         """*session* waits for no room, now that acks or a reply may be behind what it brings."""

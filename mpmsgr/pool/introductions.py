@@ -38,10 +38,7 @@ class Introductions:
         knows = owner.also_known_to
         if owner.known_to is seat.worker or (knows and seat.worker in knows):
             return None
-        if knows is None:
-            owner.also_known_to = {seat.worker}
-        else:
-            knows.add(seat.worker)
+        owner.also_known_to = {seat.worker, *(w for w in knows or () if w in self._seats)}
         return _intro(owner, seat)
 
     def _lane(self, lane: PoolLane, con_id: int, seat: Seat) -> None:
@@ -60,9 +57,10 @@ class Introductions:
 
     def forget(self, lane: PoolLane) -> None:
         """*lane* is no more: tell who knows it."""
-        knows = {lane.known_to}
+        knows, lane.known_to = {lane.known_to}, None
         if isinstance(lane, SessionLane):
             knows |= lane.also_known_to or set()
+            lane.also_known_to = None
         last = (lane.id, None, None) if isinstance(lane, SessionLane) else ("forget", lane.id)
         for worker in knows:
             if worker is not None and worker in self._seats:

@@ -141,6 +141,13 @@ class Replies:
         parcel = self._parcel(seat, head, body)
         self._driver.endpoint.send(lane.session, [parcel], self._driver.now())
 
+    def forgo(self, worker: Worker, con_id: int, tid: int) -> None:
+        """*worker* waits for that reply no more: it will be dropped."""
+        lane = self._lanes.get(con_id)
+        requests = lane.requests if isinstance(lane, SessionLane) else None
+        if requests is not None and requests.get(tid) is worker:
+            requests[tid] = None
+
     def push(
         self, seat: Seat, con_id: int, token: int, head: bytes | None = None, body: Any = None
     ) -> None:
@@ -190,6 +197,9 @@ class Replies:
                 seat = None if worker is None else self._seats.get(worker)
                 if seat is not None:
                     seat.answer([lane.id, tid])
+        if not lane.requests:
+            for lanes in self._asking.values():
+                lanes.discard(lane)
 
     def worker_lost(self, worker: Worker) -> None:
         """Nobody waits for the replies to the requests of *worker*: they will be dropped."""

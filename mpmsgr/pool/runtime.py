@@ -189,7 +189,7 @@ class Runtime(Service):
             if more is not None and env.RECALLED in more:
                 self._recalled(more[env.RECALLED])
         except _SupersededError:
-            pass
+            self.runner.running = None  # it completed, for nobody
         except Exception:
             self._on_broken()
             raise
@@ -538,7 +538,9 @@ class Runtime(Service):
 
     def forget_request(self, tid: int) -> None:
         """Nobody waits for its reply any more."""
-        self._asking.pop(tid, None)
+        con = self._asking.pop(tid, None)
+        if con is not None:  # and none came
+            self._out.act(["forgo", con.id, tid])
 
     async def push(self, con: RemoteConnection, m: Message | None) -> bool:
         """Send *m*, or nothing, at once; True if it is queued, or could be. Raises OutboxFull."""

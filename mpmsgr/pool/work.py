@@ -85,7 +85,7 @@ class Work:
             return
         for item in items:
             own = None if lane.holds & FULL else self.board.own_lane(item)
-            if own is None and lane.session.handled is None:
+            if own is None and (lane.session.handled is None or raw_of(item) is None):
                 self.add(lane, [item])
             else:
                 self.add(own or lane, [Addressed(lane, item)])
@@ -161,6 +161,8 @@ class Work:
             owner = owner_of(lane, item)
             intro = None if owner is None else self.tell.shared(lane, owner, seat)
             seat.add((0 if owner is None else owner.id, intro, [item], lane.id))
+            if owner is not None and owner.id not in self.board.by_id:
+                self.tell.forget(owner)  # its session ended while this waited
 
     def _is_due(self, seat: Seat) -> None:
         if not self._due:
@@ -196,10 +198,10 @@ class Work:
         assert worker is not None
         self.lanes.give_back(lane)
         self.hold(lane, LATER)
-        if not lane.once and lane.redo:
-            owner = owner_of(lane, lane.redo[0])
-            shared = () if owner is lane else (lane.id,)
-            self.seats[worker].add((0 if owner is None else owner.id, None, [None], *shared))
+        if isinstance(lane, SessionLane):
+            self.seats[worker].add((lane.id, None, [None]))
+        elif not lane.once:
+            self.seats[worker].add((0, None, [None], lane.id))
 
     # messages are done
 

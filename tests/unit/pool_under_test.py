@@ -351,6 +351,11 @@ class Pool:
         """How many members each group has."""
         return {name: len(members) for name, members in self.front.groups.members.items()}
 
+    @property
+    def asked(self) -> set[int]:
+        """Ids of the lanes that are kept for the requests of handlers."""
+        return {lane.id for lanes in self.front._replies._asking.values() for lane in lanes}
+
     def place_of(self, view: Any, slot: int = 0) -> tuple[str, int] | None:
         """Arena and offset where *view* lies in the front; egress: that of the worker *slot*."""
         assert self.memory is not None

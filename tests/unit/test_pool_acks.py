@@ -135,6 +135,19 @@ async def test_nothing_is_acknowledged_ahead_of_what_is_in_work() -> None:
         assert sorted(plugin.begun()) == ["0", "1", "2", "3", "4"]
 
 
+@on_uvloop
+async def test_who_connects_before_there_is_a_worker() -> None:
+    """Its first event waits with its messages, and goes to another lane no more than that."""
+    plugin = Gates()
+    async with pool_and_session(plugin, workers=0, policies=HANDLED) as (p, con):
+        asked = [ask(con, FREE, n) for n in range(2)]
+        await eventually_async(lambda: p.items == 3)
+        plugin.open(0, 1)
+        await p.worker(0)
+        assert [unpack(reply) for reply in await asyncio.gather(*asked)] == ["0", "1"]
+        await eventually_async(lambda: kept(con) == 0)
+
+
 @pytest.mark.parametrize("size", [0, 600_000])
 @on_uvloop
 async def test_a_dead_worker_acknowledges_nothing(size: int) -> None:

@@ -407,6 +407,33 @@ async def test_a_connection_is_the_same_one_in_all_lanes_of_a_worker() -> None:
             assert len(set(map(id, seen))) == 1
 
 
+@on_uvloop
+async def test_a_worker_forgets_who_ended_before_its_message_of_a_key_was_handled() -> None:
+    rooms = Rooms()
+    async with pool_and_session(rooms) as (p, con):
+        await answer(con, ROOM, in_room("a", 1))
+        p.kill(0)
+        async with sessions(p, 1) as (other,):
+            other.send_message(Message(ROOM, in_room("a", 2)))
+            await eventually_async(lambda: p.items == 2)
+        await eventually_async(lambda: len(list(p.session_lanes())) == 1)
+        worker = await p.worker(0)
+        await answer(con, ROOM, in_room("a", 3))
+        assert rooms.begun("a") == [1, 2, 3]
+        assert list(worker.cons) == [p.lane(con).id]
+
+
+@on_uvloop
+async def test_it_is_not_noted_which_dead_workers_knew_a_session() -> None:
+    async with pool_and_session(Rooms()) as (p, con):
+        for n in range(4):
+            await answer(con, ROOM, in_room("a", n))
+            p.kill(0)
+            await p.worker(0)
+        await answer(con, ROOM, in_room("a"))
+        assert p.lane().also_known_to == {p.seat(0)}
+
+
 @pytest.mark.parametrize("seed", range(3))
 @on_uvloop
 async def test_any_mix(seed: int) -> None:

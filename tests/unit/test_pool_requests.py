@@ -284,6 +284,54 @@ async def test_a_session_that_ends_ends_its_requests(workers: int) -> None:
         await eventually_async(lambda: len(ends) == 2)
 
 
+@on_uvloop
+async def test_a_session_whose_reply_nobody_waits_for_any_more_is_not_awaited() -> None:
+    given_up = asyncio.Event()
+    late: list[int] = []
+
+    async def task(con: Connection, m: Message) -> str:
+        request = asyncio.ensure_future(con.request(Message(ASK), timeout=WAIT_S))
+        await given_up.wait()
+        request.cancel()
+        await asyncio.wait([request])
+        return "went on"
+
+    class Strays(Dispatcher):
+        message_types = frozenset({ASK})
+
+        def dispatch(self, con: Connection, m: Message) -> None:
+            late.append(m.tid)
+
+    def plugin(site: Site) -> list[Any]:
+        return [*doing(task)(site), Strays()]
+
+    async with pool(plugin) as (p, messenger):
+        asked = listen(messenger)
+        asked.held = True
+        con = await session(p, messenger)
+        request = ask(con, DO)
+        await eventually_async(lambda: asked.asked)
+        assert p.lane().is_awaited
+        given_up.set()
+        assert unpack(await request) == "went on"
+        await eventually_async(lambda: not p.lane().is_awaited)
+        asked.let_go()
+        assert await answer(con, ID)
+        assert late == [], "the reply that comes in the end is no message of its own"
+
+
+@on_uvloop
+async def test_who_was_asked_is_forgotten_with_its_session() -> None:
+    async with pool(doing(pass_on)) as (p, _):
+        for n in range(3):
+            async with sessions(p, 1) as (con,):
+                listen(con.messenger)
+                assert await answer(con, DO, n) == f"{n} 1"
+                assert p.asked == {p.lane().id}
+            await eventually_async(lambda: not p.lanes)
+            assert not p.asked
+
+
 # of others
 
 

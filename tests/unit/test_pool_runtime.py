@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from tempfile import TemporaryDirectory
@@ -19,6 +20,7 @@ from mpmsgr.dispatch.payload import reply_to, unpack
 from mpmsgr.pool import page
 from mpmsgr.pool.link import Link
 from mpmsgr.pool.outbound import Outbound
+from mpmsgr.pool.runtime import _FLUSH_EVERY_S
 from tests.support import eventually_async
 from tests.unit.pool_harness import (
     answer,
@@ -423,6 +425,50 @@ async def test_what_runs_for_an_earlier_io_process_is_not_told_to_the_next() -> 
                     gates["new"].set()
                     replies = [unpack(one) for one in await asyncio.gather(*asked)]
                     assert replies == [f"new {type_}" for type_ in (LATER, KEYED)]
+                p.kill(0)
+                await p.worker(0)
+            finally:
+                await following.stop()
+
+
+@on_uvloop
+async def test_a_batch_that_is_cut_short_by_another_i_o_process_holds_back_nothing() -> None:
+    """What is sent outside of handlers then, before any message came, leaves at once."""
+
+    def plugin(site: Site) -> Iterable[Any]:
+        @handles(WORK)
+        def work(con: Connection, m: Message) -> str:
+            time.sleep(_FLUSH_EVERY_S)
+            return text(m)
+
+        @handles(PUSH)
+        def join(con: Connection, m: Message) -> str:
+            con.group("all").join()
+            return site.name
+
+        return [work, join]
+
+    async with pool(plugin, sizes=None) as (p, messenger):
+        with TemporaryDirectory(dir="/tmp") as directory:
+            following = Pool(directory, plugin, sizes=None, incarnation=INCARNATION + 1)
+            try:
+                await following.start(workers=0)
+                await following.worker(1)
+                con, worker = await session(p, messenger), p.workers[0]
+                linked = asyncio.Event()
+
+                def on_busy() -> None:
+                    worker.site.on_busy = lambda: None
+                    worker.runtime.connect(following.endpoint, INCARNATION + 1, linked.set)
+
+                async with sessions(following, 1) as (member,):
+                    assert await answer(member, PUSH) == "1.1"
+                    pushes = member.messages(PUSH)
+                    worker.site.on_busy = on_busy
+                    con.send_message(Message(WORK))
+                    await asyncio.wait_for(linked.wait(), 5)
+                    worker.runtime.group("all").send(Message(PUSH, b"news"))
+                    assert text(await asyncio.wait_for(anext(pushes), 5)) == "news"
                 p.kill(0)
                 await p.worker(0)
             finally:

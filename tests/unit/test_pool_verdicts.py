@@ -26,11 +26,13 @@ from tests.unit.pool_harness import (
     refused,
     service,
     service_and_session,
+    session,
     sessions,
     text,
     with_and_without_workers,
 )
 from tests.unit.pool_site import Site
+from tests.unit.pool_under_test import WAIT_S
 
 WORK, LATER, KEYED, FREE, PUSH = range(0x9001, 0x9006)
 LARGE = 600_000
@@ -191,6 +193,23 @@ async def test_the_session_ends_while_a_message_waits_to_be_tried_again(workers:
         con.mark_down()
         await eventually_async(lambda: len(plugin.runs) == 3)
         assert plugin.runs == [("0", 1), ("0", 2), ("1", 1)], "what came is handled"
+
+
+@with_and_without_workers
+@on_uvloop
+async def test_a_new_session_does_not_wait_for_what_the_old_one_is_to_try_again(
+    workers: int,
+) -> None:
+    plugin = Judge(after=WAIT_S, _0=1)
+    async with service(plugin, workers) as (server, messenger):
+        con = await session(server, messenger)
+        con.send_message(Message(WORK, b"0"))
+        await eventually_async(lambda: plugin.runs)
+        con.mark_down()
+        again = await session(server, messenger)
+        again.messages(PUSH)
+        assert await asyncio.wait_for(answer(again, WORK, 1), WAIT_S / 2) == [1, 1]
+        assert plugin.runs == [("0", 1), ("1", 1)]
 
 
 @on_uvloop
