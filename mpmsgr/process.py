@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import faulthandler
+import logging
 import os
 import signal
 import sys
@@ -67,6 +68,13 @@ def dump_stacks_on_signal() -> None:
         faulthandler.enable(all_threads=True)
         faulthandler.register(DUMP_SIGNAL, all_threads=True, chain=False)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (DUMP_SIGNAL,))
+
+
+def end_broken(log: logging.Logger) -> None:
+    """End at once, in the handling of an error of our own: the supervisor starts another one."""
+    log.error("this process cannot go on", exc_info=True)
+    logging.shutdown()
+    os._exit(1)
 
 
 def leave_interrupts_to_parent_at_breakpoints() -> None:

@@ -215,7 +215,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _has_bytes(sock: socket.socket) -> bool:
     """Is there something that its thread has not come to yet?"""
-    return bool(select.select([sock], [], [], 0)[0])
+    poll = select.poll()  # unlike select, for descriptors of any number
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _bound(bind: str, pages: Pages) -> _Server:

@@ -81,9 +81,8 @@ class Driver:
         self._timers = Timers(self._woken)
         self._dials: dict[Pipe, asyncio.Task[None]] = {}
         self._transports: set[PipeTransport] = set()
-        self._announced: dict[
-            EntityAddr, EntityAddr
-        ] = {}  # themselves: one object for all sessions
+        # Addresses by themselves: all sessions that were told the same one refer to one object.
+        self._announced: dict[EntityAddr, EntityAddr] = {}
         self._claiming: set[Pipe] = set()  # a place was asked for what they bring
         self._placeless: set[Pipe] = set()  # and it waits for `grant`
         self._all_gone = asyncio.Event()

@@ -12,6 +12,7 @@ import os
 import socket
 import traceback
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from mpmsgr import logs
@@ -34,6 +35,7 @@ from mpmsgr.process import (
     SUPERVISOR_PID_ENV,
     die_with_parent,
     dump_stacks_on_signal,
+    end_broken,
     leave_interrupts_to_parent_at_breakpoints,
     leave_signals_to_parent,
 )
@@ -124,6 +126,7 @@ class IoProcess:
                 memory=self._memory,
                 max_attempts=settings.max_attempts,
                 quarantine=Quarantine(_spool(settings)),
+                on_broken=partial(end_broken, log),
                 lease_max_age_s=settings.lease_max_age_s,
                 recycle=self._recycle,
                 retired=self._retired,

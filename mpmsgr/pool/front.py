@@ -72,7 +72,9 @@ class PoolFront(Sink):
     what is shared with workers, None: everything travels in frames; max_attempts: deaths of workers
     that a message may cause, 0 = any number; quarantine: where it goes then; lease_max_age_s: above
     that a worker which keeps a lease is recycled; recycle(slot, generation, why): see to that;
-    retired(slot, generation): a worker that was to `retire` holds nothing.
+    retired(slot, generation): a worker that was to `retire` holds nothing; on_broken: called in the
+    handling of an error of our own, and is to end the process: nobody knows what is in work any
+    more, and sessions that are lost say so.
 
     tally: what workers have done.
     """
@@ -87,6 +89,7 @@ class PoolFront(Sink):
         memory: IoMemory | None = None,
         max_attempts: int = 3,
         quarantine: Quarantine | None = None,
+        on_broken: Callable[[], None] = lambda: None,
         lease_max_age_s: float = 300.0,
         recycle: Callable[[int, int, str], None] = lambda slot, generation, why: None,
         retired: Callable[[int, int], None] = lambda slot, generation: None,
@@ -96,6 +99,7 @@ class PoolFront(Sink):
         self._incarnation = incarnation
         self._memory = memory
         self._quarantine = quarantine or Quarantine(None)
+        self._on_broken = on_broken
         self.lease_max_age_s = lease_max_age_s
         self._recycle = recycle
         self._retired = retired
@@ -313,8 +317,13 @@ class PoolFront(Sink):
     # handing out
 
     def _send(self, seat: Seat) -> None:
+        try:
+            frame = seat.take(self._incarnation)
+        except Exception:
+            self._on_broken()
+            raise
         # A worker that cannot be reached is dead: `worker_lost` deals with what it held.
-        self._link.send_to(seat.name, seat.take(self._incarnation))
+        self._link.send_to(seat.name, frame)
         self._recalls.look()  # it may hold more now than it gets done
 
     def _pump(self) -> None:
@@ -360,12 +369,16 @@ class PoolFront(Sink):
         incarnation, said_generation, kind, payload = seat.ringed.unpack(parts[1])
         if incarnation != self._incarnation or said_generation != generation:
             return
-        if kind == BATCH:
-            self._batch(seat, *payload)
-        elif kind == STOPPED:
-            self._recalls.stopped(seat, *payload)
-        elif kind == BYE:
-            self.worker_lost(slot, generation, "it said goodbye")
+        try:
+            if kind == BATCH:
+                self._batch(seat, *payload)
+            elif kind == STOPPED:
+                self._recalls.stopped(seat, *payload)
+            elif kind == BYE:
+                self.worker_lost(slot, generation, "it said goodbye")
+        except Exception:
+            self._on_broken()
+            raise
 
     def _stranger(self, slot: int, generation: int, frame: bytes) -> None:
         """A worker takes batches. Its death may be known here before this arrives, or that of the

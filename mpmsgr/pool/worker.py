@@ -7,6 +7,7 @@ import asyncio
 import logging
 import os
 import traceback
+from functools import partial
 from typing import Any
 
 from mpmsgr import logs
@@ -22,6 +23,7 @@ from mpmsgr.process import (
     SUPERVISOR_PID_ENV,
     die_with_parent,
     dump_stacks_on_signal,
+    end_broken,
     leave_signals_to_parent,
 )
 
@@ -83,7 +85,7 @@ class WorkerProcess:
                 self._generation,
                 on_first=self._worked,
                 on_busy=self._control,
-                on_broken=_die,
+                on_broken=partial(end_broken, log),
                 memory=self._memory,
                 limits=ways.limits,
                 send_priority=ways.send_priority,
@@ -148,13 +150,6 @@ class WorkerProcess:
     def _end(self, status: int) -> None:
         if not self._status.done():
             self._status.set_result(status)
-
-
-def _die() -> None:
-    """End at once, in the handling of an error of our own."""
-    log.error("this worker cannot go on", exc_info=True)
-    logging.shutdown()
-    os._exit(1)
 
 
 async def _serve(args: argparse.Namespace) -> int:

@@ -85,7 +85,9 @@ class Kill(Mishap):
             if again is None:
                 return False
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            select.select([pidfd], [], [])
+            ended = select.poll()  # unlike select, for descriptors of any number
+            ended.register(pidfd, select.POLLIN)
+            ended.poll()
         finally:
             os.close(pidfd)
         self.slot, self.generation, self.pid = (

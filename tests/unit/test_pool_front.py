@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Iterable
+from unittest.mock import patch
+
+import pytest
 
 from mpmsgr import Connection, Dispatcher, Message
 from mpmsgr.dispatch.payload import reply_to
 from mpmsgr.messenger.connection import MessengerConnection
 from mpmsgr.pool.envelope import BATCH, READY, pack
 from mpmsgr.pool.remote import RemoteConnection
+from mpmsgr.pool.replies import Replies
+from mpmsgr.pool.seat import Seat
 from tests.support import eventually_async
 from tests.unit.pool_harness import answer, ask, on_uvloop, pool, pool_and_session, session, text
 from tests.unit.pool_site import Site
@@ -112,6 +118,31 @@ async def test_frames_that_are_stale() -> None:
         await eventually_async(lambda: 6 in p.ready)
         assert (p.lane().inflight, p.lane().worker) == ([], p.seat(0))
         p.front.worker_lost(6, 1, "it was none")
+
+
+@on_uvloop
+@pytest.mark.parametrize("what", ["send", "take"])
+async def test_an_error_of_its_own_is_no_secret(what: str) -> None:
+    """Whose requests are lost by it is told by the end of the process, and by nothing else."""
+    errors: list[BaseException | None] = []
+    whom = Replies if what == "send" else Seat
+    async with pool(Crew(), workers=0, on_broken=lambda: errors.append(sys.exception())) as (p, m):
+        con = await session(p, m)
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+        with patch.object(whom, what, side_effect=KeyError("ours")):
+            asked = ask(con, ASK)
+            if what == "send":
+                await p.worker(0)
+            else:
+                p.stray(0, 1).send(pack((INCARNATION, 1, READY, None)))
+            await eventually_async(lambda: errors)
+        assert [repr(error) for error in errors] == ["KeyError('ours')"]
+        asked.cancel()
+        if what == "send":
+            p.kill(0)
+        else:
+            p.front.worker_lost(0, 1, "it was none")
+        await p.worker(0, 2)
 
 
 @on_uvloop

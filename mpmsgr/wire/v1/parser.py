@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Sequence
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mpmsgr.errors import ProtocolError
 from mpmsgr.wire.crc import ALL_ONES, Bytes, crc32c, raw_crc
@@ -46,8 +46,8 @@ _NEVER = 1 << 63
 _LARGE = 256 * 1024
 #: ... once so much of it has come; a claimed length alone reserves nothing.
 _LAND_ABOVE = 32 * 1024
-#: Of every parser that keeps nothing: what is kept begins with a new one.
-_NOTHING = bytearray()
+#: Of every parser that keeps nothing: an empty bytearray that nobody can change.
+_NOTHING: Any = b""
 #: Below this a slice that copies is cheaper than one of a memoryview.
 _SLICE_BELOW = 4096
 
@@ -143,7 +143,7 @@ class FrameParser:
         # The longest front of the short way; -1: there is none.
         self._small_front = min(limits.max_front, _SLICE_BELOW) if check_header else -1
         self._offset = offset
-        self._partial = _NOTHING
+        self._partial: bytearray = _NOTHING
         self._filled = 0  # bytes of _partial that are real; the rest waits for `landed`
         self._need = 0  # length of the frame in _partial, 0 = not known yet
         self._view: memoryview | None = None  # holds it in place of _partial, but for its tag
