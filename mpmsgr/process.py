@@ -87,6 +87,19 @@ def leave_interrupts_to_parent_at_breakpoints() -> None:
         sys.breakpointhook = _break
 
 
+def refuse_breakpoints() -> None:
+    """Have ``breakpoint()`` raise, and say where it works: here is no terminal.
+
+    What PYTHONBREAKPOINT names is left to itself.
+    """
+    if "PYTHONBREAKPOINT" not in os.environ:
+        sys.breakpointhook = _refuse
+
+
+def _refuse() -> None:
+    raise RuntimeError("breakpoint(): a worker has no terminal, mpmsgr serve --workers 0 has")
+
+
 def _break() -> None:
     import pdb  # only a breakpoint needs it
 

@@ -25,6 +25,7 @@ from mpmsgr.process import (
     dump_stacks_on_signal,
     end_broken,
     leave_signals_to_parent,
+    refuse_breakpoints,
 )
 
 log = logging.getLogger("mpmsgr.worker")
@@ -162,6 +163,7 @@ def main() -> int:
     die_with_parent(int(os.environ[SUPERVISOR_PID_ENV]))
     leave_signals_to_parent()
     dump_stacks_on_signal()
+    refuse_breakpoints()
     parser = argparse.ArgumentParser(prog="mpmsgr.pool.worker")
     for option in ("--control-fd", "--slot", "--generation"):
         parser.add_argument(option, type=int, required=True)

@@ -87,6 +87,10 @@ MODULES = {
                 con.send_message(Message(0x900B, data=buffer))
             with memoryview(bytes(buffer)) as view:  # released before the handler completes
                 con.send_message(m.reply(data=view))
+
+        @handles(0x900C)
+        def stops(con, m):
+            breakpoint()
     """,
     "classes": """
         from mpmsgr import Dispatcher
@@ -185,6 +189,11 @@ def test_what_handlers_see_of_the_sender(server: Serve, con: sync.SyncConnection
         (0x9005, 1007, "not today"),
         (0x9006, ErrorCode.HANDLER_FAILED, "handler failed: TypeError: message type 0x9006"),
         (0x9009, ErrorCode.HANDLER_FAILED, "handler failed: ValueError: message front has"),
+        (
+            0x900C,
+            ErrorCode.HANDLER_FAILED,
+            "handler failed: RuntimeError: breakpoint(): a worker has",
+        ),
         (0x9FFF, ErrorCode.UNHANDLED, "nobody handles message type 0x9fff"),
     ],
 )
