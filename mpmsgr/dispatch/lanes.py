@@ -227,7 +227,9 @@ class Lanes(Generic[T]):
 
     @staticmethod
     def _blamed(item: T | Again[T], *, alone: bool, suspect: bool) -> Again[T]:
-        """*item*, which ran in a worker that died: alone, or beside a suspect if it is none."""
+        """*item*, which ran in a worker that died. alone: nothing else ran there; suspect: some of
+        what did was under suspicion already.
+        """
         if alone:
             return charged(item)
         if not suspect:
@@ -273,7 +275,7 @@ class Lanes(Generic[T]):
         if worker is not None:
             if not lane.inflight and self._late is not None and self._take_over(lane, worker, room):
                 return lane.worker
-            takes = worker.room >= room and worker.reserved in (None, lane)
+            takes = self._takes(worker, lane, room)
             if lane.inflight:
                 return worker if takes else None
             if takes and worker.reserved is None and not self._overloaded(worker):

@@ -25,7 +25,8 @@ HANDLED = 8
 # The I/O process's, in a line of its own.
 RECALL = 16
 #: The cells STARTED .. STARTED + STARTED_COUNT: numbers of asynchronous items. As many as a worker
-#: can be given: twice `worker_credit`, at its highest, and some that are urgent.
+#: can be given: twice `worker_credit`, at its highest, and some that are urgent. (But what still
+#: runs for an earlier I/O process has cells, too.)
 STARTED, STARTED_COUNT = 64, SIZE // 8 - 64
 
 
@@ -64,15 +65,21 @@ class Page:
         self._free = _all_started()
 
     def begin_async(self, number: int) -> int:
-        """Item *number* has begun. Returns its cell. The worker's only, as is `end_async`."""
+        """Item *number* has begun. Returns its cell, or -1 where none is left: it is not noted.
+
+        The worker's only, as is `end_async`.
+        """
+        if not self._free:
+            return -1
         index = self._free.pop()
         self.cells[index] = number
         return index
 
     def end_async(self, index: int) -> None:
         """The item that `begin_async` gave *index* for has completed."""
-        self.cells[index] = 0
-        self._free.append(index)
+        if index >= 0:
+            self.cells[index] = 0
+            self._free.append(index)
 
     @property
     def running(self) -> int:

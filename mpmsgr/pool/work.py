@@ -205,10 +205,10 @@ class Work:
 
     # messages are done
 
-    def forget(self, lane: PoolLane, items: Sequence[Any], nbytes: int = -1) -> None:
+    def forget(self, lane: PoolLane, items: Sequence[Any], nbytes: int | None = None) -> None:
         """*items* of *lane*, *nbytes* together if that is known, are not in work any more."""
         count = len(items)
-        if nbytes < 0:
+        if nbytes is None:
             nbytes = sum(map(len, items))
         self._dispatch.current -= nbytes + count * PER_MESSAGE
         self.count -= count

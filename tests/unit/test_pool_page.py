@@ -79,6 +79,8 @@ def test_there_is_a_cell_for_all_that_a_worker_can_be_given(memory: memoryview) 
     cells = [worker.begin_async(number) for number in range(1, STARTED_COUNT + 1)]
     assert sorted(cells) == list(range(STARTED, STARTED + STARTED_COUNT))
     assert reader.started() == list(range(1, STARTED_COUNT + 1))
+    worker.end_async(worker.begin_async(6000))  # those of an earlier I/O process have them all
+    assert reader.started() == list(range(1, STARTED_COUNT + 1))
     worker.end_async(cells.pop())
     worker.begin_async(5000)
     assert reader.started() == [*range(1, STARTED_COUNT), 5000]
