@@ -273,7 +273,7 @@ async def test_a_suspect_that_does_it_again_is_charged_and_the_others_are_not() 
         assert plugin.log.attempts("killer") == [1, 2, 3], "under suspicion, then charged twice"
         for front in ("a", "b"):
             assert plugin.log.attempts(front)[:2] == [1, 2]
-            assert len(plugin.log.attempts(front)) <= 3, "it may have run beside the killer again"
+            assert len(plugin.log.attempts(front)) <= 4, "beside each run of the killer, and after"
         assert (p.deaths, p.quarantined) == (3, 1)
 
 
