@@ -56,17 +56,16 @@ def leave_signals_to_parent() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, PARENTS_SIGNALS)
 
 
-def dump_stacks_on_signal() -> None:
-    """Write the stacks of all threads to stderr when DUMP_SIGNAL comes, and on a fault (SIGSEGV).
+def dump_stacks_on_signal(fd: int) -> None:
+    """Write the stacks of all threads to *fd* when DUMP_SIGNAL comes, and on a fault (SIGSEGV).
 
-    Also while one of them is in C and holds the GIL: the handler needs no Python. Without a stderr
-    the signal does nothing. The parent blocks it for us until here. Main thread only.
+    Also while one of them is in C and holds the GIL: the handler needs no Python. *fd* is our end
+    of a pipe of the parent's; programs we start do not inherit it. The parent blocks the signal
+    for us until here. Main thread only.
     """
-    if sys.stderr is None:
-        signal.signal(DUMP_SIGNAL, _do_nothing)
-    else:
-        faulthandler.enable(all_threads=True)
-        faulthandler.register(DUMP_SIGNAL, all_threads=True, chain=False)
+    os.set_inheritable(fd, False)
+    faulthandler.enable(fd, all_threads=True)
+    faulthandler.register(DUMP_SIGNAL, fd, all_threads=True, chain=False)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (DUMP_SIGNAL,))
 
 

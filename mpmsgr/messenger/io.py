@@ -257,11 +257,12 @@ def main() -> int:
     """Start as a child of the supervisor."""
     die_with_parent(int(os.environ[SUPERVISOR_PID_ENV]))
     leave_signals_to_parent()
-    dump_stacks_on_signal()
     parser = argparse.ArgumentParser(prog="mpmsgr.messenger.io")
-    for option in ("--control-fd", "--incarnation"):
+    for option in ("--control-fd", "--stacks-fd", "--incarnation"):
         parser.add_argument(option, type=int, required=True)
-    return run(_serve(parser.parse_args()))
+    args = parser.parse_args()
+    dump_stacks_on_signal(args.stacks_fd)
+    return run(_serve(args))
 
 
 if __name__ == "__main__":

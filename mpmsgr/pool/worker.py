@@ -162,12 +162,13 @@ def main() -> int:
     """Start as a child of the supervisor."""
     die_with_parent(int(os.environ[SUPERVISOR_PID_ENV]))
     leave_signals_to_parent()
-    dump_stacks_on_signal()
     refuse_breakpoints()
     parser = argparse.ArgumentParser(prog="mpmsgr.pool.worker")
-    for option in ("--control-fd", "--slot", "--generation"):
+    for option in ("--control-fd", "--stacks-fd", "--slot", "--generation"):
         parser.add_argument(option, type=int, required=True)
-    return run(_serve(parser.parse_args()))
+    args = parser.parse_args()
+    dump_stacks_on_signal(args.stacks_fd)
+    return run(_serve(args))
 
 
 if __name__ == "__main__":

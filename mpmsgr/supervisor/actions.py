@@ -107,13 +107,6 @@ class DumpLate(WorkerAction):
     """Log that the worker in *slot* takes long over a message, and its stacks."""
 
 
-@dataclass(frozen=True)
-class DumpStacks(Action):
-    """Have the process in *slot*, if there is one, write the stacks of its threads to stderr."""
-
-    slot: Slot
-
-
 # Beginning and end
 
 
@@ -130,10 +123,6 @@ class StopIo(Action):
     """Ask the I/O process to finish what is in flight within *timeout_s*, and to end."""
 
     timeout_s: float
-
-
-class StopQuickly(Action):
-    """Begin a quick stop."""
 
 
 class QuitIo(Action):

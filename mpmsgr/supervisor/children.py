@@ -20,26 +20,34 @@ class Children:
     """Processes by slot: what they say and how they end goes to callbacks, during `wait`.
 
     on_packet(slot, packet) raises LookupError, TypeError or ValueError for a packet that makes no
-    sense; on_closed(slot): its control channel ended; on_death(slot, process, cause): it is reaped.
+    sense; on_closed(slot): its control channel ended; on_stacks(slot, process, text): it wrote its
+    stacks; on_death(slot, process, cause): it is reaped.
     """
 
     def __init__(
         self,
         on_packet: Callable[[Slot, Packet], None],
         on_closed: Callable[[Slot], None],
+        on_stacks: Callable[[Slot, Process, str], None],
         on_death: Callable[[Slot, Process, str], None],
     ) -> None:
-        self._on_packet, self._on_closed, self._on_death = on_packet, on_closed, on_death
+        self._on_packet, self._on_closed = on_packet, on_closed
+        self._on_stacks, self._on_death = on_stacks, on_death
         self._processes: dict[Slot, Process] = {}
         self._selector = selectors.DefaultSelector()
 
     def wait(self, until: float) -> None:
         """Wait for something to happen, but not beyond the monotonic time *until*; call back."""
+        until = min([until, *(process.stacks.due_at for process in self._processes.values())])
         timeout_s = None if until == float("inf") else max(0.0, until - time.monotonic())
         for key, _ in self._selector.select(timeout_s):
             # An earlier event of this turn may have been the end of what this one is about.
             if self._selector.get_map().get(key.fd) is key:
                 key.data()
+        now = time.monotonic()
+        for slot, process in self._processes.items():
+            if process.stacks.due_at <= now:
+                self._take_stacks(slot, process)
 
     def watch(self, what: Any, call: Callable[[], None]) -> None:
         """Have `wait` call *call* whenever *what*, a file object or descriptor, is readable."""
@@ -62,6 +70,7 @@ class Children:
         process = spawn(command, options, fds, stdin)
         self._processes[slot] = process
         self.watch(process.channel, lambda: self._packets(slot))
+        self.watch(process.stacks, lambda: self._stacks(process))
         self.watch(process.pidfd, lambda: self._death(slot))
         return process.pid
 
@@ -85,7 +94,7 @@ class Children:
         self._processes[slot].kill()
 
     def dump_stacks(self, slot: Slot) -> None:
-        """Have the process in *slot*, which must be there, write its stacks to stderr."""
+        """Have the process in *slot*, which must be there, write its stacks."""
         self._processes[slot].dump_stacks()
 
     def end(self) -> None:
@@ -110,12 +119,25 @@ class Children:
         else:
             self._watch_backlog(slot)
 
+    def _stacks(self, process: Process) -> None:
+        process.stacks.read(time.monotonic())
+        if process.stacks.eof:
+            self._selector.unregister(process.stacks)
+
+    def _take_stacks(self, slot: Slot, process: Process) -> None:
+        if text := process.stacks.take():
+            self._on_stacks(slot, process, text)
+
     def _death(self, slot: Slot) -> None:
         process = self._processes[slot]
         if not process.channel.eof:
             self._packets(slot)  # its last words
         if not process.channel.eof:
             self._selector.unregister(process.channel)
+        if not process.stacks.eof:
+            process.stacks.read(time.monotonic())
+            self._selector.unregister(process.stacks)
+        self._take_stacks(slot, process)
         self._selector.unregister(process.pidfd)
         self._on_death(slot, process, self._processes.pop(slot).reap())
 

@@ -10,9 +10,7 @@ from collections.abc import Iterator
 
 from mpmsgr.supervisor.actions import (
     Action,
-    DumpStacks,
     GiveUp,
-    StopQuickly,
     WakeAt,
 )
 from mpmsgr.supervisor.child import Child
@@ -27,7 +25,7 @@ from mpmsgr.supervisor.stopping import ended, stop
 def decide(facts: Facts, now: float) -> list[Action]:
     """What to do at *now*, in order; a last WakeAt says when to decide again without an event."""
     clock = Clock(now)
-    actions = list(_final(facts)) or list(_dump(facts, clock))
+    actions = list(_final(facts))
     if not actions and facts.stop_at is not None:
         actions = stop(facts, clock)
     elif not actions:
@@ -69,12 +67,3 @@ def _crash_loop(facts: Facts) -> list[Child]:
         return [facts.io] if facts.io.early_deaths >= facts.limits.crash_limit else []
     limit = facts.limits.first_crash_limit
     return [child for child in facts.children if child.early_deaths >= limit]
-
-
-def _dump(facts: Facts, clock: Clock) -> Iterator[Action]:
-    if facts.undumped is None or facts.quick_at is not None or not clock.reached(facts.dump_at):
-        return
-    if facts.undumped:
-        yield DumpStacks(facts.undumped[0])
-    else:
-        yield StopQuickly()

@@ -45,8 +45,7 @@ class Facts:
     to nothing.
 
     measured_at: when workers were measured last; looked_at: when what they run was. lame_duck:
-    nobody new is let in; lame_sent: the I/O process knows. undumped: whose stacks are still to be
-    written before a quick stop, the next at dump_at.
+    nobody new is let in; lame_sent: the I/O process knows.
     """
 
     limits: Limits
@@ -74,8 +73,6 @@ class Facts:
     looked_at: float = NEVER
     lame_duck: bool = False
     lame_sent: bool = False
-    undumped: list[Slot] | None = None
-    dump_at: float = NEVER
 
     @classmethod
     def of(cls, workers: int, limits: Limits) -> Facts:
@@ -209,12 +206,6 @@ class Facts:
         if quick and self.quick_at is None:
             self.quick_at = now
 
-    def asked_to_dump(self, now: float) -> None:
-        """Everybody's stacks are to be written, then comes a quick stop."""
-        if self.undumped is None:
-            self.undumped = [child.slot for child in self.children if child.alive]
-            self.dump_at = now
-
     def asked_to_reload(self, workers: int) -> int:
         """New settings are there, for so many *workers*. Returns their revision.
 
@@ -305,14 +296,6 @@ class Facts:
         for worker in self.workers:
             if worker.replaces is not None:
                 self.dismissed(worker.slot, now)
-
-    def stacks_asked(self, now: float) -> None:
-        """The first one of undumped was told to write its stacks."""
-        assert self.undumped
-        limits = self.limits
-        everybody = 1 + len(self.workers)
-        self.dump_at = now + min(limits.dump_s, limits.dump_all_s / everybody)
-        self.undumped.pop(0)
 
 
 def _free(worker: Worker) -> None:

@@ -19,10 +19,8 @@ class Limits:
     process that lived this long did not die early, even idle. quick_s: what a quick stop leaves
     everybody. eof_s: from a closed control channel to SIGKILL. close_s: what the I/O process gets
     in a stop to close the listening sockets before we do. stop_reserve_s: the end of the graceful
-    timeout, kept for the workers' on_stop. dump_s: the time between two processes' stack dumps,
-    so that one is written before the next begins, and dump_all_s: at most for all of them. look_s:
-    the longest and look_min_s the shortest time between two looks at what workers with deadlines
-    run.
+    timeout, kept for the workers' on_stop. look_s: the longest and look_min_s the shortest time
+    between two looks at what workers with deadlines run.
 
     max_messages, max_lifetime_s, max_rss_bytes: of a worker until it is replaced, 0 for no limit;
     jitter: by which share of it a worker's own limit may be lower. sample_s: how often workers are
@@ -42,8 +40,6 @@ class Limits:
     eof_s: float = 5.0
     close_s: float = 0.5
     stop_reserve_s: float = 1.0
-    dump_s: float = 0.05
-    dump_all_s: float = 1.0
     look_s: float = 1.0
     look_min_s: float = 0.05
     max_messages: int = 0

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import mpmsgr
 from mpmsgr.control import ControlChannel
 from mpmsgr.errors import ConfigError
 from mpmsgr.process import DUMP_SIGNAL, PARENTS_SIGNALS, SUPERVISOR_PID_ENV
+from mpmsgr.supervisor.stacks import Stacks
 
 # Buffers that come and go must stay malloc's: above the mmap threshold each is mapped, faulted in
 # page by page and unmapped; a free top above the trim threshold goes back to the kernel, and comes
@@ -45,21 +46,23 @@ class Commands:
 
 
 class Process:
-    """A running child: its pid, its pidfd, our end of its control channel.
+    """A running child: its pid, its pidfd, our ends of its control channel and of its stacks.
 
     signal: the number of what ended it, 0 before and if none did.
     """
 
-    def __init__(self, popen: subprocess.Popen[bytes], channel: ControlChannel) -> None:
+    def __init__(
+        self, popen: subprocess.Popen[bytes], channel: ControlChannel, stacks: Stacks
+    ) -> None:
         """Watch *popen*, our child that was not waited for yet."""
         self._popen = popen
         self.pid = popen.pid
-        self.channel = channel
+        self.channel, self.stacks = channel, stacks
         self.pidfd = os.pidfd_open(popen.pid)
         self.signal = 0
 
     def dump_stacks(self) -> None:
-        """Have it write its stacks to stderr: see `mpmsgr.process.dump_stacks_on_signal`."""
+        """Have it write to `stacks`: see `mpmsgr.process.dump_stacks_on_signal`."""
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.pidfd, DUMP_SIGNAL)
 
@@ -73,6 +76,7 @@ class Process:
         status = self._popen.wait()
         os.close(self.pidfd)
         self.channel.close()
+        self.stacks.close()
         self.signal = max(0, -status)
         return f"signal {self.signal}" if self.signal else f"exit {status}"
 
@@ -80,7 +84,9 @@ class Process:
 def spawn(
     command: Sequence[str], options: Sequence[str], fds: Sequence[int] = (), stdin: bool = False
 ) -> Process:
-    """Start *command* with ``--control-fd N`` and *options*; *fds* keep their numbers in it.
+    """Start *command* with ``--control-fd N --stacks-fd M`` and *options*.
+
+    *fds* keep their numbers in it.
 
     stdin: it reads from ours, not from nowhere.
 
@@ -89,14 +95,20 @@ def spawn(
     """
     assert threading.current_thread() is threading.main_thread()
     channel, theirs = ControlChannel.pair()
-    try:
-        with theirs:
-            argv = [*command, "--control-fd", str(theirs.fileno()), *options]
-            popen = _start(argv, [theirs.fileno(), *fds], None if stdin else subprocess.DEVNULL)
-    except OSError:
-        channel.close()
-        raise
-    return Process(popen, channel)
+    with theirs, ExitStack() as undo:
+        undo.callback(channel.close)
+        reader, writer = os.pipe()
+        stacks = Stacks(reader)
+        undo.callback(stacks.close)
+        try:
+            ours = ["--control-fd", str(theirs.fileno()), "--stacks-fd", str(writer)]
+            inherited = [theirs.fileno(), writer, *fds]
+            argv = [*command, *ours, *options]
+            popen = _start(argv, inherited, None if stdin else subprocess.DEVNULL)
+        finally:
+            os.close(writer)
+        undo.pop_all()
+    return Process(popen, channel, stacks)
 
 
 def check_platform() -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import faulthandler
 import logging
+import os
 import signal
 import socket
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -35,6 +37,9 @@ from mpmsgr.supervisor.watch import SourceWatch
 from mpmsgr.supervisor.wear import is_measured
 
 log = logging.getLogger("mpmsgr.supervisor")
+# Somebody asked for them, so they are written at every log level.
+_stacks_log = logging.getLogger("mpmsgr.stacks")
+_stacks_log.setLevel(logging.WARNING)
 
 _WORKERS = next(option for option in OPTIONS if option.name == "workers")
 
@@ -73,7 +78,7 @@ class Supervisor:
         self._exit: ExitCode | None = None
         self.restart_needed: list[str] = []
         self.facts = Facts.of(settings.workers, limits.of(settings))
-        self.children = Children(self._on_packet, self._on_closed, self._on_death)
+        self.children = Children(self._on_packet, self._on_closed, self._on_stacks, self._on_death)
         self.children.watch(signals, self._on_signals)
         self.companions: list[Companion] = []
 
@@ -179,12 +184,12 @@ class Supervisor:
         self.facts.lame_duck = True
 
     def dump_stacks(self) -> None:
-        """Write the stacks of every process to stderr, then stop at once."""
-        if self.facts.undumped is None:
-            say("stacks of the supervisor")
-            with suppress(OSError, ValueError, AttributeError, RuntimeError):
-                faulthandler.dump_traceback(sys.stderr)
-        self.facts.asked_to_dump(time.monotonic())
+        """Write the stacks of every process to the log, then stop at once."""
+        _log_stacks("the supervisor", os.getpid(), _own_stacks())
+        for child in self.facts.children:
+            if child.alive:
+                self.children.dump_stacks(child.slot)
+        self.stop(quick=True)
 
     def reopen_logs(self) -> None:
         """Have every process open its log file anew."""
@@ -265,6 +270,9 @@ class Supervisor:
     def _on_closed(self, slot: Slot) -> None:
         self.facts.channel_closed(slot, time.monotonic())
 
+    def _on_stacks(self, slot: Slot, process: Process, text: str) -> None:
+        _log_stacks(self._name(slot), process.pid, text)
+
     def _on_death(self, slot: Slot, process: Process, cause: str) -> None:
         child = self.facts.child(slot)
         expected = child.stop_sent or self.facts.stop_at is not None
@@ -325,10 +333,6 @@ class Supervisor:
             case do.LetNobodyIn():
                 children.send(None, "lame_duck")
                 facts.lame_sent = True
-            case do.DumpStacks(slot):
-                self._dump(slot)
-            case do.StopQuickly():
-                self.stop(quick=True)
             case do.StopIo(timeout_s):
                 children.send(None, "stop", timeout_s=timeout_s)
                 facts.io.stop_sent = True
@@ -403,13 +407,6 @@ class Supervisor:
         if pid is not None and is_measured(self.facts.limits):
             self.facts.measured(slot, self._handled(slot), own_rss(pid))
 
-    def _dump(self, slot: Slot) -> None:
-        pid = self.children.pid(slot)
-        if pid is not None:
-            say(f"stacks of {self._name(slot)}, pid {pid}")
-            self.children.dump_stacks(slot)
-        self.facts.stacks_asked(time.monotonic())
-
     def _look(self) -> None:
         """See what workers whose handlers have deadlines run."""
         now = time.monotonic()
@@ -459,6 +456,17 @@ def close_listeners(listeners: list[socket.socket]) -> None:
         with suppress(OSError):  # the I/O process did it before
             listener.shutdown(socket.SHUT_RDWR)
         listener.close()
+
+
+def _log_stacks(name: str, pid: int, text: str) -> None:
+    _stacks_log.warning("stacks of %s, pid %d:\n%s", name, pid, text)
+
+
+def _own_stacks() -> str:
+    with tempfile.TemporaryFile() as file:
+        faulthandler.dump_traceback(file)
+        file.seek(0)
+        return file.read().decode(errors="replace").rstrip("\n")
 
 
 def say(text: str) -> None:

@@ -192,6 +192,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("behaviour")
     parser.add_argument("journal")
     parser.add_argument("--control-fd", type=int, required=True)
+    parser.add_argument("--stacks-fd", type=int, required=True)
     parser.add_argument("--incarnation", type=int)
     parser.add_argument("--slot", type=int)
     parser.add_argument("--generation", type=int)
@@ -201,5 +202,6 @@ def arguments() -> argparse.Namespace:
 if __name__ == "__main__":
     die_with_parent(int(os.environ[SUPERVISOR_PID_ENV]))
     leave_signals_to_parent()
-    dump_stacks_on_signal()
-    Fake(arguments()).run()
+    args = arguments()
+    dump_stacks_on_signal(args.stacks_fd)
+    Fake(args).run()

@@ -20,7 +20,7 @@ OF_CHILDREN = (
     *("ready", "ready", "worked", "died", "closed", "failed", "retired", "drained", "wait"),
     *("runs", "completes", "recycle"),
 )
-OF_OPERATOR = ("reload", "more", "fewer", "lame duck", "dump", "stop", "quick")
+OF_OPERATOR = ("reload", "more", "fewer", "lame duck", "stop", "quick")
 EVENTS = st.tuples(
     st.sampled_from(OF_CHILDREN + OF_OPERATOR),
     st.sampled_from(SLOTS),
@@ -104,10 +104,6 @@ class Simulation:
             case do.LetNobodyIn():
                 assert facts.io.alive
                 facts.lame_sent = True
-            case do.DumpStacks():
-                facts.stacks_asked(self.now)
-            case do.StopQuickly():
-                facts.asked_to_stop(self.now, quick=True)
             case do.AnnounceReady():
                 self.said_ready += 1
                 facts.announced = True
@@ -171,7 +167,7 @@ class Simulation:
             slot = 0
         if event in OF_CHILDREN:
             self.child_does(event, slot, wait_s)
-        elif facts.stop_at is None or event in ("stop", "quick", "dump"):
+        elif facts.stop_at is None or event in ("stop", "quick"):
             self.operator_does(event)
 
     def child_does(self, event: str, slot: int | None, wait_s: float) -> None:
@@ -214,8 +210,6 @@ class Simulation:
                 facts.target = max(facts.target - 1, 1)
             case "lame duck":
                 facts.lame_duck = True
-            case "dump":
-                facts.asked_to_dump(self.now)
             case "stop" | "quick":
                 facts.asked_to_stop(self.now, quick=event == "quick")
 
@@ -260,7 +254,7 @@ def test_any_order(events: list[tuple[str, int | None, float]], limits: Limits) 
     assert simulation.said_ready <= 1
     assert simulation.facts.stop_at is not None
     deadline = simulation.facts.stop_at + limits.graceful_timeout_s
-    assert simulation.now <= max(left_alone_at, deadline) + limits.dump_s, "a dump wakes it, too"
+    assert simulation.now <= max(left_alone_at, deadline)
 
 
 @given(st.lists(EVENTS, max_size=40), st.floats(0.0, 100.0))
@@ -281,7 +275,7 @@ def test_all_ends_well_when_everybody_behaves(events: list[tuple[str, int | None
     """From wherever things got: so many workers as wanted, all with the settings in force."""
     simulation = Simulation()
     for event in events:
-        if event[0] not in ("failed", "stop", "quick", "dump"):
+        if event[0] not in ("failed", "stop", "quick"):
             simulation.happen(*event)
             simulation.settle()
     facts = simulation.facts

@@ -10,7 +10,6 @@ from mpmsgr.supervisor.actions import (
     CloseListeners,
     Dismiss,
     DumpLate,
-    DumpStacks,
     Exit,
     GiveUp,
     Hire,
@@ -22,7 +21,6 @@ from mpmsgr.supervisor.actions import (
     StartIo,
     StartWorker,
     StopIo,
-    StopQuickly,
     StopWorker,
     TellWorkersLost,
     WakeAt,
@@ -595,33 +593,3 @@ def test_a_stop_before_anything_started() -> None:
     facts = Facts.of(2, LIMITS)
     facts.asked_to_stop(0.0)
     assert decide(facts, 0.0) == [CloseListeners(), Exit(ExitCode.CLEAN)]
-
-
-# Stacks
-
-
-def test_stacks_are_written_one_after_the_other_then_it_stops() -> None:
-    facts = serving()
-    facts.asked_to_dump(100.0)
-    assert decide(facts, 100.0) == [DumpStacks(None)]
-    facts.stacks_asked(100.0)
-    assert decide(facts, 100.0) == [WakeAt(100.05)]
-    assert decide(facts, 100.05) == [DumpStacks(0)]
-    facts.stacks_asked(100.05)
-    facts.stacks_asked(100.1)
-    assert decide(facts, 100.15) == [StopQuickly()]
-
-
-def test_many_stacks_take_no_longer_than_a_second() -> None:
-    facts = serving(99)
-    facts.asked_to_dump(100.0)
-    facts.stacks_asked(100.0)
-    assert facts.dump_at == pytest.approx(100.01)
-
-
-def test_a_quick_stop_does_not_wait_for_stacks() -> None:
-    facts = serving()
-    facts.asked_to_dump(100.0)
-    facts.asked_to_stop(100.0, quick=True)
-    assert QuitIo() in decide(facts, 100.0)
-    assert not any(isinstance(action, DumpStacks) for action in decide(facts, 101.0))

@@ -6,14 +6,13 @@ import os
 import signal
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import pytest
 
 import mpmsgr
-from mpmsgr.process import DUMP_SIGNAL, SUPERVISOR_PID_ENV
-from mpmsgr.supervisor.spawn import MALLOC_ENVIRONMENT, Commands, child_environment, spawn
+from mpmsgr.process import SUPERVISOR_PID_ENV
+from mpmsgr.supervisor.spawn import MALLOC_ENVIRONMENT, Commands, Process, child_environment, spawn
 from tests.support import eventually
 
 ROOT = str(Path(mpmsgr.__file__).parent.parent)
@@ -61,7 +60,7 @@ signal.raise_signal(signal.SIGTERM)
 channel.send("pending", signals=[int(s) for s in signal.sigpending()])
 leave_signals_to_parent()
 signal.raise_signal(signal.SIGINT)
-dump_stacks_on_signal()
+dump_stacks_on_signal(int(sys.argv[sys.argv.index("--stacks-fd") + 1]))
 channel.send("alive", blocked=len(signal.pthread_sigmask(signal.SIG_BLOCK, [])))
 """
 
@@ -126,44 +125,54 @@ def test_who_has_lost_its_parent_ends(offset: int, code: int) -> None:
 
 # One call into C that holds the GIL for longer than any test lasts.
 SPINNING = """
-import re
+import re, sys
 from mpmsgr.process import dump_stacks_on_signal
 def spin():
-    print("up", flush=True)
     re.match(r"(a+)+$", "a" * 60 + "b")
-dump_stacks_on_signal()
+dump_stacks_on_signal(int(sys.argv[sys.argv.index("--stacks-fd") + 1]))
 spin()
 """
 
-
-def dumped(stderr: Path, times: int) -> bool:
-    return stderr.read_text().count("in spin\n") == times
-
-
-def test_stacks_are_written_though_a_thread_is_in_c(tmp_path: Path) -> None:
-    stderr = tmp_path / "stderr"
-    command = [sys.executable, "-c", SPINNING]
-    with (
-        stderr.open("wb") as file,
-        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=file) as child,
-    ):
-        assert child.stdout is not None
-        try:
-            assert child.stdout.readline() == b"up\n"
-            for dumps in (1, 2, 3):
-                child.send_signal(DUMP_SIGNAL)
-                eventually(partial(dumped, stderr, dumps), 20.0)
-            assert child.poll() is None
-        finally:
-            child.kill()
+ENDS_IN_C = """
+import ctypes, sys
+from mpmsgr.process import dump_stacks_on_signal
+dump_stacks_on_signal(int(sys.argv[sys.argv.index("--stacks-fd") + 1]))
+def reads_nothing():
+    ctypes.string_at(0)
+reads_nothing()
+"""
 
 
-def test_without_a_stderr_the_signal_does_nothing() -> None:
-    script = (
-        "import os, signal, mpmsgr.process as p; p.dump_stacks_on_signal();"
-        " signal.raise_signal(p.DUMP_SIGNAL); print(os.getpid())"
-    )
-    command = f'exec "$0" -c "{script}" 2>&-'
-    child = subprocess.run(["sh", "-c", command, sys.executable], capture_output=True, timeout=60)
-    assert child.returncode == 0
-    assert child.stdout
+def dump(process: Process) -> str:
+    """The next one of *process*, once it is whole."""
+    pieces: list[str] = []
+
+    def whole() -> bool:
+        process.stacks.read(0.0)
+        pieces.append(process.stacks.take())
+        return process.stacks.eof or pieces[-1].endswith(" in <module>")
+
+    eventually(whole, 20.0)
+    return "".join(pieces)
+
+
+def test_stacks_are_written_though_a_thread_is_in_c() -> None:
+    process = spawn([sys.executable, "-c", SPINNING], [])
+    try:
+        for _ in range(3):
+            process.dump_stacks()
+            lines = dump(process).splitlines()
+            assert lines[0].startswith("Current thread 0x")
+            assert lines[-1].endswith(" in <module>")
+        assert not process.stacks.eof
+    finally:
+        process.kill()
+        assert process.reap() == "signal 9"
+
+
+def test_the_stacks_of_a_fault_come_before_its_death_is_told() -> None:
+    process = spawn([sys.executable, "-c", ENDS_IN_C], [])
+    text = dump(process)
+    assert process.reap() == "signal 11"
+    assert text.startswith("Fatal Python error: Segmentation fault")
+    assert "in reads_nothing" in text
