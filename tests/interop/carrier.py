@@ -14,7 +14,17 @@ from contextlib import contextmanager
 from typing import NamedTuple, Self
 
 from mpmsgr import Message
-from mpmsgr.session.actions import Close, Deliver, Dial, Event, EventKind, Fault, Flush, Write
+from mpmsgr.session.actions import (
+    Answered,
+    Close,
+    Deliver,
+    Dial,
+    Event,
+    EventKind,
+    Fault,
+    Flush,
+    Write,
+)
 from mpmsgr.session.endpoint import Endpoint
 from mpmsgr.session.pipe import Pipe
 from mpmsgr.wire.address import EntityAddr
@@ -125,7 +135,8 @@ class Carrier:
     """The sockets of *endpoint*, and what came of its actions, in a context.
 
     listener: where peers can call it; dials: connections that it wants; messages, events, faults:
-    what it delivered, announced and complained about, in order.
+    what it delivered, announced and complained about, in order; signs_of_life: keepalives that
+    were answered.
     """
 
     def __init__(self, endpoint: Endpoint, listener: socket.socket) -> None:
@@ -135,6 +146,7 @@ class Carrier:
         self.messages: list[Message] = []
         self.events: list[Event] = []
         self.faults: list[Fault] = []
+        self.signs_of_life = 0
         self._on_the_way: Callable[[bytes], bytes] = bytes
 
     def __enter__(self) -> Self:
@@ -233,6 +245,8 @@ class Carrier:
                     self.events.append(action)
                 elif isinstance(action, Fault):
                     self.faults.append(action)
+                elif isinstance(action, Answered):
+                    self.signs_of_life += 1
 
     def _carry(self, timeout_s: float) -> None:
         links = {link.socket: link for link in self.links.values()}

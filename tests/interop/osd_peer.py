@@ -154,10 +154,13 @@ class OsdPeer(Carrier):
             self.acknowledge()
 
     def acknowledge(self) -> None:
-        """Tell the OSD that its answers arrived."""
+        """Tell the OSD that its answers arrived; returns when it has read that."""
         assert self.session.pipe is not None
         self.endpoint.emit(Flush(self.session.pipe))
         self.run()
+        signs = self.signs_of_life
+        self.endpoint.send_keepalive(self.session, 0.0)
+        self.until(lambda: self.signs_of_life > signs, "a keepalive behind the acks is answered")
 
     def part(self, link: Link) -> None:
         """Make the OSD forget the session; we remember it."""

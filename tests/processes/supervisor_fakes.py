@@ -114,14 +114,14 @@ class Fake:
             addrs = [f"{host}:{port}/{packet['nonce']}" for host, port in names]
             self.channel.send("ready", addrs=addrs)
         else:
+            if self.behaviour == "runs":
+                self.begin()
             shortest_s = HARD_S if self.behaviour == "hangs" else 0.0
             where = packet["incarnation"]
             self.channel.send("ready", incarnation=where, shortest_deadline_s=shortest_s)
         match self.behaviour:
             case "spins":
                 spin()
-            case "runs":
-                self.begin()
             case "hangs":
                 self.begin(SOFT_S, HARD_S)
                 spin()

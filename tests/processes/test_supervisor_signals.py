@@ -35,7 +35,7 @@ def test_quit_writes_the_stacks_of_everybody_and_stops_at_once(start: Start) -> 
     assert "in dump_stacks" in stacks.pop("the supervisor")
     assert "in run" in stacks.pop("the I/O process (incarnation 1)")
     for slot in range(2):
-        assert "in spin" in stacks.pop(f"worker {slot} (generation 1)")
+        assert "in on_start" in stacks.pop(f"worker {slot} (generation 1)"), "on its way into C"
     assert not stacks
     assert_nothing_left(running)
 

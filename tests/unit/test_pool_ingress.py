@@ -342,7 +342,7 @@ async def test_a_payload_that_comes_too_slowly_gives_way_to_others(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(throttles, "_GRACE_S", 0.05)
-    monkeypatch.setattr("mpmsgr.pool.front._UPKEEP_S", 0.02)
+    monkeypatch.setattr("mpmsgr.pool.upkeep._EVERY_S", 0.02)
     caplog.set_level("INFO")
     async with pool(Gate(), sizes=Sizes(arena=MIB)) as (p, messenger):
         con = await session(p, messenger)

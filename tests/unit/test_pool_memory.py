@@ -355,7 +355,7 @@ async def test_a_payload_in_a_cycle_of_garbage_is_given_back_when_that_is_collec
 async def test_a_worker_that_never_gives_back_is_recycled(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("mpmsgr.pool.front._UPKEEP_S", 0.01)
+    monkeypatch.setattr("mpmsgr.pool.upkeep._EVERY_S", 0.01)
     kept: list[Any] = []
     told: list[tuple[int, int, str]] = []
 
@@ -381,7 +381,7 @@ async def test_a_worker_that_never_gives_back_is_recycled(
 
 @on_uvloop
 async def test_a_message_in_work_is_no_lease(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mpmsgr.pool.front._UPKEEP_S", 0.01)
+    monkeypatch.setattr("mpmsgr.pool.upkeep._EVERY_S", 0.01)
     gate = asyncio.Event()
     told: list[Any] = []
 
