@@ -217,7 +217,7 @@ class IoProcess:
         if isinstance(driver.sink, FastSink):
             driver.sink.budget_s = given["fast_budget_s"]
         if self._front is not None:
-            self._front.lease_max_age_s = given["lease_max_age_s"]
+            self._front.upkeep.lease_max_age_s = given["lease_max_age_s"]
             self._front.work.max_attempts = given["max_attempts"]
 
     def _recycle(self, slot: int, generation: int, why: str) -> None:

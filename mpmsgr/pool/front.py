@@ -14,7 +14,7 @@ from mpmsgr.dispatch.routes import Routes
 from mpmsgr.messenger.driver import Driver
 from mpmsgr.messenger.groups import Groups
 from mpmsgr.messenger.sink import HEAP, Sink
-from mpmsgr.messenger.throttles import CLAIMS_ABOVE, PER_MESSAGE, Throttles
+from mpmsgr.messenger.throttles import CLAIMS_ABOVE, Throttles
 from mpmsgr.messenger.ticker import Ticker
 from mpmsgr.pool.casualties import Casualties
 from mpmsgr.pool.envelope import (
@@ -33,6 +33,7 @@ from mpmsgr.pool.envelope import (
     parse_identity,
     unpack,
 )
+from mpmsgr.pool.held import Held
 from mpmsgr.pool.ingress import Ingress
 from mpmsgr.pool.io_memory import IoMemory
 from mpmsgr.pool.items import (
@@ -49,8 +50,10 @@ from mpmsgr.pool.link import Link
 from mpmsgr.pool.quarantine import Quarantine
 from mpmsgr.pool.recalls import Recalls
 from mpmsgr.pool.replies import Replies
+from mpmsgr.pool.retiring import Retiring
 from mpmsgr.pool.seat import Seat
 from mpmsgr.pool.tally import Tally
+from mpmsgr.pool.upkeep import Upkeep
 from mpmsgr.pool.work import Work
 from mpmsgr.session.actions import Event, EventKind
 from mpmsgr.session.pipe import Pipe
@@ -60,9 +63,6 @@ from mpmsgr.wire.v1.parcel import raw_ids
 
 log = logging.getLogger("mpmsgr.pool")
 
-#: How often leases and slow payloads are looked at, in seconds.
-_UPKEEP_S = 1.0
-
 
 class PoolFront(Sink):
     """Sink of the I/O process's messenger.
@@ -70,13 +70,12 @@ class PoolFront(Sink):
     incarnation: of this I/O process; credit: messages a worker may hold at most; dispatch_bytes:
     of messages here and in workers, above which sessions that bring more are not read; memory:
     what is shared with workers, None: everything travels in frames; max_attempts: deaths of workers
-    that a message may cause, 0 = any number; quarantine: where it goes then; lease_max_age_s: above
-    that a worker which keeps a lease is recycled; recycle(slot, generation, why): see to that;
-    retired(slot, generation): a worker that was to `retire` holds nothing; on_broken: called in the
-    handling of an error of our own, and is to end the process: nobody knows what is in work any
-    more, and sessions that are lost say so.
+    that a message may cause, 0 = any number; quarantine: where it goes then; lease_max_age_s,
+    recycle: see `Upkeep`; retired: see `Retiring`; on_broken: called in the handling of an error of
+    our own, and is to end the process: nobody knows what is in work any more, and sessions that are
+    lost say so.
 
-    tally: what workers have done.
+    tally: what workers have done; upkeep: what is looked after once a second.
     """
 
     def __init__(
@@ -100,10 +99,6 @@ class PoolFront(Sink):
         self._memory = memory
         self._quarantine = quarantine or Quarantine(None)
         self._on_broken = on_broken
-        self.lease_max_age_s = lease_max_age_s
-        self._recycle = recycle
-        self._retired = retired
-        self._retiring: set[tuple[int, int]] = set()
         self._work = Work(credit, max_attempts, memory, self.throttles, self._send)
         self._lanes = self._work.lanes
         self._by_id = self._work.board.by_id
@@ -113,9 +108,11 @@ class PoolFront(Sink):
         self.tally = Tally(self._loop.time())
         self._link = Link.router(endpoint, self._received)
         self._recalls = Recalls(self._lanes, self._work.seats, self._pump)
+        self._retiring = Retiring(self._lanes, retired)
+        self.upkeep = Upkeep(self._lanes, self._work.seats, lease_max_age_s, recycle)
         self._ticker = Ticker(self._tick)
-        self._upkeep: asyncio.TimerHandle | None = None
         self._driver: Driver
+        self._held: Held
         self._replies: Replies
         self._casualties: Casualties
 
@@ -125,7 +122,8 @@ class PoolFront(Sink):
         self.throttles.attach(driver)
         if self._memory is not None:
             self._work.ingress = Ingress(self._memory.ingress, driver.grant, driver.now)
-            self._upkeep = self._loop.call_later(_UPKEEP_S, self._look_after)
+            self.upkeep.begin(self._work.ingress, driver)
+        self._held = Held(driver, self.throttles)
         self._replies = Replies(driver, self._work.ingress, self._by_id, self._work.tell.renew)
         self._casualties = Casualties(self._quarantine, driver)
 
@@ -173,7 +171,7 @@ class PoolFront(Sink):
         self._work.route(lane, items)
         throttles = self.throttles
         if lane.holds & FULL:
-            self._hold(lane, len(items), sum(map(len, items)))
+            self._held.add(lane, len(items), sum(map(len, items)))
         elif throttles.dispatch.current > throttles.quick and not lane.is_awaited:
             throttles.came(session)
 
@@ -192,32 +190,13 @@ class PoolFront(Sink):
             self._work.hold(lane, FULL)
             self._work.tell.renew(lane)
             self._read_on(session)
-            self._hold(lane, lane.waiting_count, lane.waiting_bytes)
+            self._held.add(lane, lane.waiting_count, lane.waiting_bytes)
         else:
             self._work.let_go(lane, FULL)
             self._work.tell.renew(lane)
-            self._hold_no_more(lane)
+            self._held.release(lane)
             self._work.sort(lane)
         self._pump()
-
-    def _hold(self, lane: SessionLane, count: int, nbytes: int) -> None:
-        """*count* messages more wait for the acks that empty a full session's outbox.
-
-        It is read on, since those acks are behind its requests; and what waits has a limit of its
-        own, so that one peer that reads no replies does not stop all the others.
-        """
-        session = lane.session
-        lane.held_count += count
-        lane.held_bytes += nbytes
-        self.throttles.dispatch.current -= nbytes + count * PER_MESSAGE
-        self.throttles.gave_back(session, count, nbytes)
-        if lane.held_bytes > session.held_limit:
-            self._driver.endpoint.overrun(session, self._driver.now())
-
-    def _hold_no_more(self, lane: SessionLane) -> None:
-        self.throttles.dispatch.current += lane.held_bytes + lane.held_count * PER_MESSAGE
-        self.throttles.took(lane.session, lane.held_count, lane.held_bytes)
-        lane.held_count = lane.held_bytes = 0
 
     def event(self, event: Event) -> None:
         """See `Sink`."""
@@ -252,7 +231,7 @@ class PoolFront(Sink):
 
     def _discard(self, lane: SessionLane, item: EventItem) -> EventItem:
         """Forget what is moot of what no worker has, now that *item* ends it; see `superseded`."""
-        self._hold_no_more(lane)
+        self._held.release(lane)
         stays, goes, item = superseded(self._lanes.take_waiting(lane), item)
         self._work.forget(lane, goes)
         if stays:
@@ -307,8 +286,7 @@ class PoolFront(Sink):
         self.throttles.close()
         for timer in self._later.values():
             timer.cancel()
-        if self._upkeep is not None:
-            self._upkeep.cancel()
+        self.upkeep.close()
         self._link.close()
         self._quarantine.close()
         in_use = ", ".join(f"{arena}: {n}" for arena, n in self._work.slots_in_use.items())
@@ -330,8 +308,7 @@ class PoolFront(Sink):
         """Hand out what waited, read again who had to wait."""
         self._work.hand_out()
         self._recalls.look()
-        if self._retiring:
-            self._look_who_retired()
+        self._retiring.look()
         if self.throttles.waits:
             self.throttles.look()
 
@@ -543,22 +520,12 @@ class PoolFront(Sink):
         """The worker gets nothing new; what it has goes on, then `retired` is called: at once, if
         it holds nothing or is not known.
         """
-        worker = self._lanes.workers.get(slot)
-        if worker is not None and worker.generation == generation:
-            self._lanes.retire(slot)
-        self._retiring.add((slot, generation))
+        self._retiring.add(slot, generation)
         self._pump()
-
-    def _look_who_retired(self) -> None:
-        idle = [which for which in self._retiring if self.holds_nothing(*which)]
-        self._retiring.difference_update(idle)
-        for which in idle:
-            self._retired(*which)
 
     def holds_nothing(self, slot: int, generation: int) -> bool:
         """Is nothing in work at the worker, or it gone?"""
-        worker = self._lanes.workers.get(slot)
-        return worker is None or worker.generation != generation or not worker.held
+        return self._retiring.holds_nothing(slot, generation)
 
     def worker_lost(
         self,
@@ -589,25 +556,3 @@ class PoolFront(Sink):
                 self._work.emptied(lane)
         self._driver.run()
         self._pump()
-
-    # upkeep
-
-    def _look_after(self) -> None:
-        """Payloads that come too slowly, leases that are kept too long."""
-        ingress = self._work.ingress
-        assert ingress is not None
-        self._upkeep = self._loop.call_later(_UPKEEP_S, self._look_after)
-        ingress.collect()
-        for pipe, cause in list(ingress.slow()):
-            self._driver.endpoint.pipe_failed(pipe, cause, self._driver.now())
-        self._driver.run()
-        for lease in list(ingress.leases()):
-            worker = self._lanes.workers.get(lease.worker)
-            seat = self._work.seats.get(worker) if worker is not None else None
-            if seat is None or worker is None or seat.recycled:
-                continue
-            if 0 < self.lease_max_age_s < lease.age_s:
-                seat.recycled = True
-                why = f"it keeps {lease.nbytes} bytes of shared memory for {lease.age_s:.0f} s"
-                log.warning("worker %d is recycled: %s", lease.worker, why)
-                self._recycle(lease.worker, worker.generation, why)
