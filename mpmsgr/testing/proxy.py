@@ -7,6 +7,8 @@ import socket
 import sys
 from typing import cast
 
+from mpmsgr.messenger.accepter import Accepter
+
 Place = tuple[str, int]
 
 #: SO_LINGER on, 0 seconds: closing sends RST.
@@ -19,25 +21,27 @@ class Proxy:
     def __init__(self, target: Place | None) -> None:
         self.target = target
         self.links: set[Link] = set()
-        self._server: asyncio.Server | None = None
+        self._accepter: Accepter | None = None
         self._all_gone = asyncio.Event()
 
     async def start(self, host: str = "127.0.0.1", port: int = 0) -> Place:
         """Accept from now on; returns where."""
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._accepted, host, port)
-        name = self._server.sockets[0].getsockname()
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.create_server((host, port), family=family)
+        listener.setblocking(False)
+        self._accepter = Accepter([listener], self._accepted)
+        self._accepter.start()
+        name = listener.getsockname()
         return name[0], name[1]
 
     async def close(self) -> None:
         """Cut everything and stop."""
-        assert self._server is not None
-        self._server.close()
+        assert self._accepter is not None
+        await self._accepter.stop()  # who was accepted is connected then: asyncio's does not wait
         for link in list(self.links):
             link.end()
         if self.links:
             await self._all_gone.wait()
-        await self._server.wait_closed()
 
     def _accepted(self) -> Leg:
         link = self.link()
