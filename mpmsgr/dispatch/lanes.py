@@ -51,8 +51,8 @@ class Worker:
     when this one last got anywhere; wanted: lanes it is still to take over from others; retiring:
     it gets nothing new; recalled: what it has not begun is being taken back, it gets nothing
     meanwhile; asked: `number` when that was done last; reserved: the lane whose first message is
-    to run here alone; waiting, waiting_bytes: asynchronous messages that go on, and take no turn
-    from others.
+    to run here alone; waiting, waiting_bytes: of messages that take no turn from others:
+    asynchronous ones that go on, and what is behind them in their lanes.
     """
 
     __slots__ = (
@@ -252,8 +252,8 @@ class Lanes(Generic[T]):
         worker.credit.measured(count, nbytes, busy_us)
 
     def going_on(self, worker: Worker, waiting: int, nbytes: int) -> None:
-        """*waiting* asynchronous messages, of *nbytes* together, go on at *worker*: it has time for
-        others meanwhile, as many as it may hold at the most.
+        """*waiting* messages, of *nbytes* together, are asynchronous ones that go on at *worker*,
+        or behind one: it has time for others meanwhile, as many as it may hold at the most.
 
         A suspect that got as far as that has been alone for long enough, and is one no more.
         """

@@ -224,7 +224,7 @@ class LocalSink(Sink):
     def suspended(self, run: Invocation) -> None:
         """See `Host`."""
 
-    def resumed(self, number: int) -> None:
+    def resumed(self, lane: Serial, number: int) -> None:
         """See `Host`."""
 
     def completed(self, run: Invocation) -> None:

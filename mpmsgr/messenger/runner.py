@@ -44,8 +44,8 @@ class Host(Protocol):
     def suspended(self, run: Invocation) -> None:
         """It goes on in a task."""
 
-    def resumed(self, number: int) -> None:
-        """Item *number*, which had to wait in its lane, begins now; 0: no more of them do."""
+    def resumed(self, lane: Serial, number: int) -> None:
+        """Item *number*, which had to wait in *lane*, begins now; 0: no more of them do."""
 
     def completed(self, run: Invocation) -> None:
         """It has completed: what it sent may leave, with the change of the state."""
@@ -133,9 +133,9 @@ class Runner(Generic[C]):
         lane.blocked &= ~reason
         while lane.waiting and not lane.blocked:
             con, item, number = lane.waiting.popleft()
-            self._host.resumed(number)
+            self._host.resumed(lane, number)
             self.submit(lane, con, item, number)  # type: ignore[arg-type]
-        self._host.resumed(0)
+        self._host.resumed(lane, 0)
 
     async def start(self, chain: Chain | None = None) -> None:
         """Call on_start of every dispatcher, or of those in *chain*."""

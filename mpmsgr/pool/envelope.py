@@ -25,7 +25,7 @@ worker -> I/O process
     [incarnation, generation, kind, payload]
     READY     payload = {ROUTES: {type: handling}, EVERY: [[name, seconds], ...], NUMBER: that of
                          the last item it had, from an earlier I/O process}
-    BATCH     payload = [[record, ...], busy time in us, asynchronous items that go on, their bytes]
+    BATCH     payload = [[record, ...], busy time in us, items that wait (waiting.py), their bytes]
               payload = [..., how many have failed since the last batch], if any has
         record = [lane or connection id, items completed, out]
                  [lane or connection id, items completed, out, {...}]
@@ -38,6 +38,7 @@ worker -> I/O process
             RETRY     after so many seconds the next item is to be run again
             POISON    [[index among the completed, reason], ...] for quarantine
             TIMES     [[index among the completed, begun, completed], ...] CLOCK_MONOTONIC, ns
+            PARK      1: hand out nothing more of the lane, until it is 0
         or, in order with these,
                  ["join", group, connection id]  ["leave", group, connection id]
                  ["group", group, head, body]    ["request", connection id, tid, head, body]
@@ -72,7 +73,7 @@ READY, BATCH, STOPPED, BYE = range(4)
 ROUTES, EVERY, NUMBER = "routes", "every", "number"
 WELCOME, FREED, RECALLED = "welcome", "freed", "recalled"
 ANSWERS, PUSHED = "answers", "pushed"
-PUSHES, ASKS, STATE, RETRY, POISON, TIMES = range(6)
+PUSHES, ASKS, STATE, RETRY, POISON, TIMES, PARK = range(7)
 INGRESS, EGRESS = range(2)
 
 #: Batches longer than this travel in the ring.

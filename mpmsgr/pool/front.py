@@ -22,6 +22,7 @@ from mpmsgr.pool.envelope import (
     BYE,
     EVERY,
     NUMBER,
+    PARK,
     POISON,
     READY,
     RETRY,
@@ -39,6 +40,7 @@ from mpmsgr.pool.io_memory import IoMemory
 from mpmsgr.pool.items import (
     FULL,
     LATER,
+    PARKED,
     Addressed,
     PoolLane,
     SessionLane,
@@ -437,6 +439,8 @@ class PoolFront(Sink):
             self._work.forget(lane, done, nbytes)
         if more is not None:
             lane.state = more.get(STATE, lane.state)
+            if PARK in more:
+                (self._work.hold if more[PARK] else self._work.let_go)(lane, PARKED)
             if RETRY in more:
                 self._work.give_back(lane)
                 self._later[lane] = self._loop.call_later(more[RETRY], self._again, lane)

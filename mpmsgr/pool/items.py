@@ -26,14 +26,15 @@ if TYPE_CHECKING:
     from mpmsgr.dispatch.lanes import Worker
     from mpmsgr.pool.fast import FastConnection
 
-#: Why a lane is held: its session's outbox is full; a message is to be run again later.
-FULL, LATER = 1, 2
+#: Why a lane is held: its session's outbox is full; a message is to be run again later; its worker
+#: has more of it than the handler that waits there.
+FULL, LATER, PARKED = 1, 2, 4
 
 
 class PoolLane(Lane[Any]):
     """A lane of the pool. state: what is committed, b"" = nothing; known_to: the worker that was
-    told of it (it may be gone); holds: FULL, LATER, both or 0; once: it is that of one message;
-    over: nothing more will come.
+    told of it (it may be gone); holds: FULL, LATER, PARKED, several or 0; once: it is that of one
+    message; over: nothing more will come.
     """
 
     __slots__ = ("holds", "known_to", "over", "state")

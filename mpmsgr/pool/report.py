@@ -13,14 +13,14 @@ from mpmsgr.dispatch.lanes import Lane, Worker
 from mpmsgr.dispatch.routes import KeyName
 from mpmsgr.pool.front import PoolFront
 from mpmsgr.pool.io_memory import IoMemory
-from mpmsgr.pool.items import FULL, LATER, OnceLane, PoolLane, SessionLane, raw_of
+from mpmsgr.pool.items import FULL, LATER, PARKED, OnceLane, PoolLane, SessionLane, raw_of
 from mpmsgr.pool.seat import Seat
 from mpmsgr.wire.v1.parcel import raw_ids
 
 Row = dict[str, Any]
 Args = Mapping[str, Any]
 
-_HELD = {FULL: "outbox full", LATER: "retried later"}
+_HELD = {FULL: "outbox full", LATER: "retried later", PARKED: "behind a handler that waits"}
 #: Members of a group that are named, and characters of a value that does not fit into an answer.
 _NAMED, _SHOWN = 100, 8000
 

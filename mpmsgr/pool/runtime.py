@@ -23,6 +23,7 @@ from mpmsgr.pool.outlet import LaneOutlet, Outlet
 from mpmsgr.pool.pushes import Pushes
 from mpmsgr.pool.remote import RemoteConnection, RemoteGroup, check_held
 from mpmsgr.pool.ringed import Ringed
+from mpmsgr.pool.waiting import Waiting
 from mpmsgr.pool.worker_memory import WorkerMemory
 from mpmsgr.session.actions import EventKind
 from mpmsgr.wire.limits import Limits
@@ -94,9 +95,7 @@ class Runtime(Service):
         self._lanes: dict[int, LaneOutlet] = {}  # those that have no connection of their own
         self._asking: dict[int, RemoteConnection] = {}  # by tid: who waits for a reply
         self._out = Outbound(self._send_batch)
-        self._waiting: dict[int, int] = {}  # asynchronous items that go on: bytes, by number
-        self._waiting_bytes = 0  # of all of these
-        self._waiting_told = (0, 0)
+        self._waiting = Waiting()
         self._timed: dict[int, int] = {}  # by number: when the items began that are timed
         self._handled = self._failed_told = 0
         self._number = 0  # of the item that came last
@@ -148,7 +147,6 @@ class Runtime(Service):
         # Numbers go on: what still runs for the earlier one keeps its own.
         self._stopped_at = self._epoch = self._cells[cell.RECALL] = 0
         self._waiting.clear()
-        self._waiting_bytes = 0
         self._timed.clear()
         if self._link is not None:
             self._link.close()
@@ -196,7 +194,7 @@ class Runtime(Service):
         finally:
             self._cells[cell.RUNNING] = 0
             self._out.flush()
-            if (len(self._waiting), self._waiting_bytes) != self._waiting_told:
+            if (self._waiting.count, self._waiting.nbytes) != self._waiting.told:
                 self._send_batch([])
             self._out.working = False
             if self._memory is not None:
@@ -250,10 +248,7 @@ class Runtime(Service):
         submit, begun, recall = self.runner.submit, cell.BEGUN, cell.RECALL
         for item in items:
             if item is None:
-                for _, _, number in lane.waiting:
-                    self._timed.pop(number, None)
-                lane.waiting.clear()
-                lane.blocked &= ~AGAIN_LATER
+                self._begin_anew(lane)
                 continue
             self._number = number = self._number + 1
             # In this order: the I/O process asks us to stop first, and looks how far we got then.
@@ -264,6 +259,29 @@ class Runtime(Service):
                 submit(lane, con, decode_raw(item, nonce), number)
             else:
                 self._special(con, lane, item, number)
+        if lane.waiting:
+            outlet = _outlet(con, lane)
+            if self._waiting.park(lane, outlet):
+                self._note(outlet, env.PARK, 1)
+
+    def _begin_anew(self, lane: Serial) -> None:
+        """What waits in *lane* comes again."""
+        for _, _, number in lane.waiting:
+            self._timed.pop(number, None)
+        lane.waiting.clear()
+        lane.blocked &= ~AGAIN_LATER
+        self._unpark(lane)
+
+    def _unpark(self, lane: Serial) -> None:
+        outlet = self._waiting.unpark(lane)
+        if outlet is not None:
+            self._note(outlet, env.PARK, 0)
+
+    def _note(self, outlet: Outlet, what: int, value: Any) -> None:
+        """Say *value* with the next batch."""
+        outlet.note(what, value)
+        if not outlet.dirty:
+            self._out.has_output(outlet)
 
     def _is_recalled(self, number: int) -> bool:
         """RECALL has changed: does it speak to us, not to one that died before us?"""
@@ -351,16 +369,17 @@ class Runtime(Service):
         if self._memory is not None and run.number:
             run.cell = self._memory.page.begin_async(run.number)
         if run.number:
-            raw = run.item.raw if isinstance(run.item, Message) else None
-            nbytes = self._waiting[run.number] = len(raw or b"")
-            self._waiting_bytes += nbytes
+            self._waiting.add(run.number, run.item)
         self._end_deadline(run)
 
-    def resumed(self, number: int) -> None:
+    def resumed(self, lane: Serial, number: int) -> None:
         """See `Host`. In no batch: the page has to name it itself."""
         self._cells[cell.RUNNING] = number
+        self._waiting.end(number)
         if number in self._timed:
             self._timed[number] = monotonic_ns()
+        if not (number or lane.waiting):
+            self._unpark(lane)
 
     def broken(self) -> None:
         """See `Host`."""
@@ -409,7 +428,7 @@ class Runtime(Service):
     def _release(self, run: Invocation) -> None:
         """What was kept for its time is free again."""
         if run.is_async:
-            self._waiting_bytes -= self._waiting.pop(run.number, 0)
+            self._waiting.end(run.number)
             if self._memory is not None and run.number:
                 self._memory.page.end_async(run.cell)
         else:
@@ -430,20 +449,16 @@ class Runtime(Service):
         """See `Host`."""
         self._release(run)
         self._timed.pop(run.number, None)
-        lane, con = run.lane, run.con
-        outlet: Any = con if lane is con.lane else lane  # type: ignore[attr-defined]
+        lane, outlet = run.lane, _outlet(run.con, run.lane)
         if outlet.incarnation != self.incarnation:
             return
         lane.blocked |= AGAIN_LATER
-        outlet.note(env.RETRY, after)
-        if not outlet.dirty:
-            self._out.has_output(outlet)
+        self._waiting.drop(lane)
+        self._note(outlet, env.RETRY, after)
 
     def poisoned(self, run: Invocation, reason: str) -> None:
         """See `Host`."""
-        lane, con = run.lane, run.con
-        outlet: Outlet = con if lane is con.lane else lane  # type: ignore[assignment,attr-defined]
-        outlet.note_poison(reason)
+        _outlet(run.con, run.lane).note_poison(reason)
 
     def _look_up(self) -> None:
         """In a long batch: send what is ready, see what else there is."""
@@ -575,9 +590,15 @@ class Runtime(Service):
             now = monotonic()
             busy_us = int((now - self._busy_since) * 1e6)
             self._busy_since = now
-        self._waiting_told = len(self._waiting), self._waiting_bytes
-        batch = [records, busy_us, *self._waiting_told]
+        self._waiting.told = self._waiting.count, self._waiting.nbytes
+        batch = [records, busy_us, *self._waiting.told]
         if self.runner.failed != self._failed_told:
             batch.append(self.runner.failed - self._failed_told)
             self._failed_told = self.runner.failed
         self._send(env.BATCH, batch)
+
+
+def _outlet(con: Any, lane: Any) -> Outlet:
+    """Where what *lane* has to say collects: the connection's own lane says it with that."""
+    outlet: Outlet = con if lane is con.lane else lane
+    return outlet

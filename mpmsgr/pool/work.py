@@ -15,6 +15,7 @@ from mpmsgr.pool.io_memory import IoMemory
 from mpmsgr.pool.items import (
     FULL,
     LATER,
+    PARKED,
     Addressed,
     PoolLane,
     SessionLane,
@@ -180,7 +181,7 @@ class Work:
     # messages wait
 
     def hold(self, lane: PoolLane, reason: int) -> None:
-        """Hand out nothing of *lane* as long as there is a *reason* not to: FULL, LATER."""
+        """Hand out nothing of *lane* as long as there is a *reason* not to: FULL, LATER, PARKED."""
         lane.holds |= reason
         self.lanes.hold(lane)
 
@@ -276,6 +277,8 @@ class Work:
         for lane in lanes:
             assert isinstance(lane, PoolLane)
             lane.known_to = None
+            if lane.holds & PARKED:
+                self.let_go(lane, PARKED)
             if lane.is_empty and not any(lane is other for other, _ in poisoned):
                 self.emptied(lane)
         return seat, poisoned

@@ -27,7 +27,7 @@ from mpmsgr.pool.envelope import identity
 from mpmsgr.pool.front import PoolFront
 from mpmsgr.pool.ingress import Ingress
 from mpmsgr.pool.io_memory import IoMemory
-from mpmsgr.pool.items import PoolLane, SessionLane
+from mpmsgr.pool.items import PARKED, PoolLane, SessionLane
 from mpmsgr.pool.layout import SlotLayout
 from mpmsgr.pool.link import Link
 from mpmsgr.pool.mapping import Mapping
@@ -216,6 +216,10 @@ class Pool:
         for worker in self.front._lanes.workers.values():
             worker.credit.messages, worker.credit.nbytes = 100, 64 << 20
 
+    def all_is_work(self) -> None:
+        """From now on handlers that wait take turns from others, as those do that compute."""
+        self.front._lanes.going_on = lambda *_: None  # type: ignore[method-assign]
+
     def time_next(self) -> None:
         """The message that comes next is timed, and none after it."""
         stages = self.front.tally.stages
@@ -250,6 +254,8 @@ class Pool:
         """What should not be left when all is handled, by name."""
         left: dict[str, Any] = {"items": self.items, "bytes": self.nbytes}
         left["held"] = sum(lane.held_bytes for lane in self.session_lanes())
+        left["parked"] = [lane.id for lane in self.lanes.values() if lane.holds & PARKED]
+        left["go on"] = sum(worker.waiting for worker in self.front._lanes.workers.values())
         if self.memory is not None:
             ingress = self.ingress
             ingress.collect()

@@ -84,7 +84,7 @@ class Host:
     def suspended(self, run: Invocation) -> None:
         self._note("suspended", run)
 
-    def resumed(self, number: int) -> None:
+    def resumed(self, lane: Serial, number: int) -> None:
         self.resumptions.append(number)
 
     def completed(self, run: Invocation) -> None:

@@ -278,11 +278,14 @@ async def test_messages_without_an_order_go_to_who_has_least_to_do() -> None:
     async with pool(rooms, workers=2) as (p, messenger):
         p.trust()
         con = await session(p, messenger)
-        waiting = [ask(con, PLAIN, in_room(None, n)) for n in range(12)]
-        await eventually_async(lambda: len(p.lane().inflight) == 12)
+        waiting = [ask(con, PLAIN, in_room(None, 0))]
+        await eventually_async(lambda: "plain" in rooms.sites)
         (busy,) = rooms.sites["plain"]
-        waiting += [ask(con, FREE, in_room(None, n)) for n in range(8)]
-        await eventually_async(lambda: len(rooms.running) == 9)
+        with p.frozen(int(busy[0])):
+            waiting += [ask(con, PLAIN, in_room(None, n)) for n in range(1, 12)]
+            await eventually_async(lambda: len(p.lane().inflight) == 12)
+            waiting += [ask(con, FREE, in_room(None, n)) for n in range(8)]
+            await eventually_async(lambda: len(rooms.running) == 9)
         assert busy not in rooms.sites["free"]
         await rooms.open(*rooms.closed)
         await asyncio.gather(*waiting)

@@ -369,10 +369,11 @@ async def test_an_idle_lane_leaves_a_worker_that_is_busy() -> None:
         for con in cons:
             homes[con] = await answer(con, WORK)
         idle, busy = next((a, b) for a in cons for b in cons if a is not b and homes[a] == homes[b])
-        for n in range(20):
-            busy.send_message(Message(LATER, b"%d" % n))
-        await eventually_async(lambda: p.items >= 20)
-        assert await answer(idle, WORK) != homes[idle]
+        with p.frozen(int(homes[busy][0])):
+            for n in range(20):
+                busy.send_message(Message(LATER, b"%d" % n))
+            await eventually_async(lambda: p.items >= 20)
+            assert await answer(idle, WORK) != homes[idle]
         gate.set()
 
 

@@ -293,8 +293,10 @@ async def test_a_highest_message_is_handled_within_the_credit_of_its_worker() ->
 async def test_highest_messages_go_to_workers_that_are_full_for_others() -> None:
     plugin = Plugin()
     async with pool_and_session(plugin, credit=8) as (p, con):
-        asked = [ask(con, HOLD, i) for i in range(20)]
-        await eventually_async(lambda: p.items >= 20)
+        p.all_is_work()
+        with p.frozen(0):
+            asked = [ask(con, HOLD, i) for i in range(20)]
+            await eventually_async(lambda: p.items >= 20)
         assert p.seat(0).room <= 8 // 4, "less is not worth a batch"
         async with of_type(p) as other:
             for _ in range(20):
