@@ -1,4 +1,4 @@
-"""Peers that a lame duck refuses come again at once: what that leaves in the log."""
+"""Peers that are refused come again at once: what that leaves in the log."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ async def test_refusals_are_logged_seldom(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def lines() -> list[logging.LogRecord]:
-        return [record for record in caplog.records if "lame duck" in record.getMessage()]
+        return [record for record in caplog.records if "lame_duck" in record.getMessage()]
 
     async with serving() as server, client() as messenger, client() as other:
         server.endpoint.lame_duck = True
