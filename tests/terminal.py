@@ -62,8 +62,16 @@ class Terminal:
         """Press them."""
         os.write(self._screen, keys.encode())
 
+    def hang_up(self) -> None:
+        """The window is closed. The shell ends by that; returns when it has."""
+        os.close(self._screen)
+        self._screen = -1
+        self._shell.wait(timeout=20)
+
     def close(self) -> None:
         """Kill the shell and whoever runs in it."""
+        if self._screen < 0:
+            return
         family = psutil.Process(self._shell.pid).children(recursive=True)
         for process in family:
             process.kill()

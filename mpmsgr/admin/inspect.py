@@ -258,6 +258,7 @@ def messenger_counters(messenger: Messenger) -> Row:
     counters = vars(messenger.endpoint.counters)
     return {
         "sessions": dict(states),
+        "max_sessions": messenger.endpoint.max_sessions,
         "outbox_bytes": outbox,
         **{f"{name}_total": value for name, value in counters.items()},
     }

@@ -19,6 +19,7 @@ _LABELS = {
     "sessions": "state",
     "workers": "state",
     "decisions_total": "row",
+    "sessions_refused_total": "reason",
     "starts_total": "process",
     "deaths_total": "process",
     "stage_s": "stage",

@@ -1,4 +1,4 @@
-"""Two looks at a server and what lies between them: rates, shares, percentiles."""
+"""Looks at a server and what lies between two of them: rates, shares, percentiles."""
 
 from __future__ import annotations
 
@@ -60,44 +60,52 @@ def _asked(client: AdminClient, verb: str, **args: Any) -> Any:
 
 @dataclass(frozen=True)
 class Span:
-    """From sample *before* to sample *now*; rates are per second."""
+    """From sample *before* to sample *now*; rates are per second.
 
-    before: Sample
+    before: None at the first look; then there are no rates and no percentiles.
+    """
+
+    before: Sample | None
     now: Sample
 
-    @property
-    def seconds(self) -> float:
-        """How long it is."""
-        return max(self.now.at - self.before.at, 1e-9)
+    def keeps(self, section: str, name: str) -> bool:
+        """Is there such a counter of `perf`?"""
+        return name in self.now.perf.get(section, {})
 
     def rate(self, section: str, name: str) -> float | None:
-        """Of a counter of `perf`; None where it is not kept, or was started anew."""
-        old = self.before.perf.get(section, {}).get(name)
+        """Of a counter of `perf`; None where it is not kept, was started anew, or is just seen."""
+        old = self.before.perf.get(section, {}).get(name) if self.before else None
         new = self.now.perf.get(section, {}).get(name)
         return self._per_second(old, new)
 
     def _per_second(self, old: Any, new: Any) -> float | None:
         known = isinstance(old, int | float) and isinstance(new, int | float)
-        return (new - old) / self.seconds if known and new >= old else None
+        if self.before is None or not known or new < old:
+            return None
+        rate: float = (new - old) / max(self.now.at - self.before.at, 1e-9)
+        return rate
 
     def processes(self) -> list[Row]:
         """The I/O process and the workers: their rows, with cpu (1 is a CPU) and handled_rate."""
-        loads = [
-            {(load["slot"], load["generation"]): load for load in sample.loads}
-            for sample in (self.before, self.now)
-        ]
+        old = _by_pid(self.before) if self.before else {}
+        old_loads = _by_worker(self.before.loads) if self.before else {}
+        loads = _by_worker(self.now.loads)
         rows = []
-        old = _by_pid(self.before)
         for pid, row in _by_pid(self.now).items():
             key = (row.get("slot"), row.get("generation"))
-            was, load = loads[0].get(key, {}), loads[1].get(key, {})
+            was, load = old_loads.get(key, {}), loads.get(key, {})
             cpu = self._per_second(old.get(pid, {}).get("cpu_s"), row["cpu_s"])
             handled = self._per_second(was.get("handled"), load.get("handled"))
             rows.append({**row, **load, "cpu": cpu, "handled_rate": handled})
         return rows
 
     def busiest(self, count: int) -> list[Row]:
-        """The sessions with the most messages now: their rows, with in_rate and out_rate."""
+        """The sessions with the most messages now: their rows, with in_rate and out_rate.
+
+        At the first look those with the most since they began, and both are None.
+        """
+        if self.before is None:
+            return [{**row, "in_rate": None, "out_rate": None} for row in self.now.busy[:count]]
         old = {row["id"]: row for row in self.before.busy}
         rows = []
         for row in self.now.busy:
@@ -111,12 +119,12 @@ class Span:
         return rows[:count]
 
     def stages(self) -> list[Row]:
-        """Latency by stage of what was done meanwhile: count and percentiles in seconds."""
+        """Latency by stage of what was done meanwhile: rate, and percentiles in seconds."""
         rows = []
-        old = self.before.perf.get("pool", {}).get("stage_s", {})
+        old = self.before.perf.get("pool", {}).get("stage_s", {}) if self.before else {}
         for stage, histogram in self.now.perf.get("pool", {}).get("stage_s", {}).items():
-            counts = between(old.get(stage), histogram)
-            row = {"stage": stage, "rate": sum(counts) / self.seconds}
+            counts = between(old.get(stage), histogram) if self.before else []
+            row = {"stage": stage, "rate": self._per_second(0, sum(counts))}
             for percent in (50, 99):
                 row[f"p{percent}_s"] = quantile(histogram["le"], counts, percent / 100)
             rows.append(row)
@@ -129,6 +137,10 @@ def _by_pid(sample: Sample) -> dict[int | None, Row]:
     return {
         row["pid"] if row["pid"] is not None else -i: row for i, row in enumerate([io, *workers])
     }
+
+
+def _by_worker(loads: list[Row]) -> dict[tuple[int | None, int | None], Row]:
+    return {(load["slot"], load["generation"]): load for load in loads}
 
 
 def between(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> list[int]:

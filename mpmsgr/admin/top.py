@@ -52,9 +52,9 @@ def _rates(span: Span) -> Text:
     states = ", ".join(f"{n} {state}" for state, n in messenger["sessions"].items()) or "none"
     parts = [f"sessions: {states}", f"waiting for peers: {size(messenger['outbox_bytes'])}"]
     for text, section, name in _RATES:
-        rate = span.rate(section, name)
-        if rate is not None:
-            parts.append(f"{text}: {rate:.1f}/s")
+        if span.keeps(section, name):
+            rate = span.rate(section, name)
+            parts.append(f"{text}: -" if rate is None else f"{text}: {rate:.1f}/s")
     return Text("  ".join(parts))
 
 

@@ -17,16 +17,27 @@ def command(run_dir: str | None, config: str | None, timeout_s: float, as_json: 
     """Print the state of a running server: processes, addresses, sessions.
 
     state is starting, serving, degraded or stopping; sessions are missing when the I/O process
-    does not answer.
+    does not answer. sessions_refused: because of max_sessions or by a lame duck, since the I/O
+    process began.
     """
     with connect(run_dir, config, timeout_s) as client:
-        show(client.call("status") | {"sessions": _sessions(client)}, as_json)
+        show(client.call("status") | _sessions(client), as_json)
 
 
-def _sessions(client: AdminClient) -> Any:
-    """Sessions by state; None while the I/O process is away or stuck."""
+def _sessions(client: AdminClient) -> dict[str, Any]:
+    """Sessions by state, how many may be, how many were refused.
+
+    All None while the I/O process is away or stuck.
+    """
     try:
         perf = client.ask("perf")
     except AdminError:
-        return None
-    return None if perf is None else perf["messenger"]["sessions"]
+        perf = None
+    if perf is None:
+        return dict.fromkeys(("sessions", "max_sessions", "sessions_refused"))
+    told = perf["messenger"]
+    return {
+        "sessions": told["sessions"],
+        "max_sessions": told["max_sessions"] or None,
+        "sessions_refused": sum(told["sessions_refused_total"].values()),
+    }

@@ -69,6 +69,7 @@ def command(
     with connect(run_dir, config, timeout_s) as client:
         spans = _spans(client, interval_s, sessions)
         if once or svg:
+            next(spans)  # the first look, which has no rates
             _print(console, next(spans), sessions, svg)
         else:
             _watch(console, spans, sessions)
@@ -85,12 +86,12 @@ def _console(width: int | None, svg: str | None) -> Console:
 
 
 def _spans(client: AdminClient, interval_s: float, sessions: int) -> Iterator[Span]:
-    before = take(client, sessions)
+    before = None
     while True:
-        time.sleep(interval_s)
         now = take(client, sessions)
         yield Span(before, now)
         before = now
+        time.sleep(interval_s)
 
 
 def _print(console: Any, span: Span, sessions: int, svg: str | None) -> None:

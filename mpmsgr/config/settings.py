@@ -273,6 +273,14 @@ class Settings:
     standby_timeout_s: float = _option(
         300.0, kinds.Seconds(), "A session without a connection ends after this; 0: never."
     )
+    max_sessions: int = _option(
+        0,
+        kinds.Whole(),
+        "Sessions, with or without a connection, above which new peers are refused; 0: no limit.",
+        "--max-sessions",
+        metavar="N",
+        live=True,
+    )
     max_front_bytes: int = _option(
         16 * MIB, kinds.Size(high=U32_MAX), "Longest front accepted from a peer."
     )

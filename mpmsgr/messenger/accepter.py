@@ -92,6 +92,14 @@ def raise_fd_limit() -> int:
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
+def check_fd_limit(max_sessions: int) -> None:
+    """Log if the limit leaves no descriptor for each of so many sessions (0 = no limit of them)."""
+    limit = raise_fd_limit()
+    if 0 <= limit <= max_sessions:
+        text = "max_sessions = %d: only %d files may be open, raise it (LimitNOFILE=, ulimit -Hn)"
+        log.warning(text, max_sessions, limit)
+
+
 class Accepter:
     """Accepts on *listeners*; each socket gets a protocol of *factory*.
 

@@ -22,6 +22,7 @@ from mpmsgr.control import MAX_ERROR_TEXT, ControlChannel
 from mpmsgr.dispatch.plugins import load_chain, load_io_chain
 from mpmsgr.errors import PluginError
 from mpmsgr.loop import relax_collector, run
+from mpmsgr.messenger.accepter import check_fd_limit
 from mpmsgr.messenger.fast import FastSink
 from mpmsgr.messenger.messenger import Messenger
 from mpmsgr.pool.fast import FastService
@@ -146,8 +147,10 @@ class IoProcess:
             send_priority=ways.send_priority,
             fast_budget_s=settings.fast_budget_s,
             dispatch_bytes=settings.dispatch_bytes,
+            max_sessions=settings.max_sessions,
         )
         messenger.start()
+        check_fd_limit(settings.max_sessions)
         self._inspector.attach(messenger)
         if self._front is not None:
             self._front.attach(messenger.driver)
@@ -211,6 +214,9 @@ class IoProcess:
             return
         given, driver = self._given, self._messenger.driver
         endpoint = self._messenger.endpoint
+        if given["max_sessions"] != endpoint.max_sessions:
+            endpoint.max_sessions = given["max_sessions"]
+            check_fd_limit(endpoint.max_sessions)
         endpoint.timing = replace(endpoint.timing, handshake_timeout_s=given["handshake_timeout_s"])
         if driver.throttles is not None:
             driver.throttles.set_dispatch_bytes(given["dispatch_bytes"])

@@ -52,7 +52,8 @@ class Messenger:
     or verifies authorizers. send_priority: of messages that name none. fast_budget_s: how long a
     fast callback may take (0: any time) without being counted and logged. dispatch_bytes: of
     messages that our own dispatchers have in work, above which peers that send more are not read
-    (0: no limit). drain_s: how long `shutdown` waits for handlers, replies and their acks.
+    (0: no limit). max_sessions: with so many, new peers are refused (0: no limit). drain_s: how
+    long `shutdown` waits for handlers, replies and their acks.
     injection: faults on purpose. The rest: see its classes.
 
     endpoint: our sessions; binding: where we listen; sender: what is sent goes through it, send:
@@ -76,6 +77,7 @@ class Messenger:
         send_priority: int = PRIO_DEFAULT,
         fast_budget_s: float = 0.001,
         dispatch_bytes: int = 0,
+        max_sessions: int = 0,
         drain_s: float = 5.0,
     ) -> None:
         self.name = name if isinstance(name, EntityName) else EntityName.parse(name)
@@ -96,6 +98,7 @@ class Messenger:
             protocol_version=protocol_version,
             first_id=first_id,
         )
+        self.endpoint.max_sessions = max_sessions
         self.binding = Binding(self.endpoint, advertise)
         self.sender = Sender(self.endpoint, send_priority)
         self.send = self.sender.send

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from mpmsgr.errors import HandshakeRefused
 from mpmsgr.session.actions import Event, EventKind, Report, Write
+from mpmsgr.session.admission import Refusal, refusal
 from mpmsgr.session.decision import Facts, Row, Verdict, decide
 from mpmsgr.session.established import Established
 from mpmsgr.session.policy import Policy, protocol_version
@@ -139,9 +140,12 @@ class Acceptor:
     # the decision
 
     def _decide(self, c: Connect, policy: Policy, now: float) -> bool:
-        row, existing = self._row(c, policy)
-        if self._endpoint.lame_duck and _begins_new(row, existing):
-            raise HandshakeRefused("lame duck", f"{self._peer_addr} asks for a new session")
+        existing = self._endpoint.registry.find_peer(self._peer_addr)
+        facts = self._facts(c, policy, existing)
+        row = decide(facts)
+        decisions = self._endpoint.counters.decisions
+        decisions[row.number] = decisions.get(row.number, 0) + 1
+        self._refuse_new(row, facts)
         if row.verdict is Verdict.OPEN:
             session = self._endpoint.new_incoming(self._peer_addr, c.host_type, policy)
             return self._open(session, c, Tag.READY, now)
@@ -159,29 +163,41 @@ class Acceptor:
         self._endpoint.emit(Write(self._pipe, reply.encode()))
         return True
 
-    def _row(self, c: Connect, policy: Policy) -> tuple[Row, Session | None]:
-        """The row for connect *c*, and the existing session it speaks of."""
-        endpoint, peer_addr = self._endpoint, self._peer_addr
-        existing = endpoint.registry.find_peer(peer_addr)
+    def _facts(self, c: Connect, policy: Policy, existing: Session | None) -> Facts:
+        """Of connect *c*, which speaks of the session *existing*."""
         e = existing or _NO_SESSION
-        row = decide(
-            Facts(
-                existing is not None,
-                e.state,
-                e.lossy,
-                e.policy.server,
-                e.connect_seq,
-                e.peer_global_seq,
-                c.connect_seq,
-                c.global_seq,
-                policy.resetcheck,
-                peer_addr.sort_key() < endpoint.addr.sort_key(),
-                policy.lossy and not policy.register_lossy_clients,
-            )
+        return Facts(
+            existing is not None,
+            e.state,
+            e.lossy,
+            e.policy.server,
+            e.connect_seq,
+            e.peer_global_seq,
+            c.connect_seq,
+            c.global_seq,
+            policy.resetcheck,
+            self._peer_addr.sort_key() < self._endpoint.addr.sort_key(),
+            policy.lossy and not policy.register_lossy_clients,
         )
-        decisions = endpoint.counters.decisions
-        decisions[row.number] = decisions.get(row.number, 0) + 1
-        return row, existing
+
+    def _refuse_new(self, row: Row, facts: Facts) -> None:
+        """Raise HandshakeRefused if nobody new is let in, and this would be somebody new."""
+        endpoint = self._endpoint
+        sessions, max_sessions = len(endpoint.registry), endpoint.max_sessions
+        why = refusal(
+            row,
+            facts,
+            lame_duck=endpoint.lame_duck,
+            sessions=sessions,
+            max_sessions=max_sessions,
+        )
+        if why is None:
+            return
+        endpoint.counters.sessions_refused[why.value] += 1
+        detail = f"{self._peer_addr} asks for a new session"
+        if why is Refusal.MAX_SESSIONS:
+            detail += f"; there are {sessions}, at most {max_sessions} may be"
+        raise HandshakeRefused(why.value, detail)
 
     def _retry_or_wait(self, existing: Session, row: Row, c: Connect, policy: Policy) -> Reply:
         if row.verdict is Verdict.RETRY_SESSION:
@@ -277,8 +293,3 @@ class Acceptor:
         stage = Established(self._endpoint, self._pipe, session, offset=self._buf.offset)
         self._endpoint.session_ready(session, self._pipe, now)
         self._pipe.establish(stage, self._buf.take_rest(), now)
-
-
-def _begins_new(row: Row, existing: Session | None) -> bool:
-    """Whether nothing of the peer's goes on in *existing* when *row* decides."""
-    return existing is None or row.verdict is Verdict.OPEN or existing.lossy or row.hard

@@ -25,6 +25,7 @@ from mpmsgr.session.actions import (
     Wake,
     Write,
 )
+from mpmsgr.session.admission import Refusal
 from mpmsgr.session.auth import Authenticator, NoAuthentication
 from mpmsgr.session.backoff import Backoff
 from mpmsgr.session.connector import Connector
@@ -75,6 +76,9 @@ class Counters:
     duplicates: int = 0
     gaps: int = 0
     decisions: dict[str, int] = field(default_factory=dict)
+    sessions_refused: dict[str, int] = field(
+        default_factory=lambda: dict.fromkeys((why.value for why in Refusal), 0)
+    )
 
 
 class Endpoint:
@@ -83,8 +87,9 @@ class Endpoint:
     name, addr: who and where we are (an addr with a blank ip is learned from the first peer);
     protocol_version: 0 = by entity types (wire spec §10); first_id: ids of sessions count from
     here; draining: messages that arrive now are neither handled nor acknowledged; lame_duck: peers
-    that connect may resume their sessions, new ones are refused; claims_above: for messages longer
-    than so many bytes a place is asked for (`Place`), 0 = never.
+    that connect may resume their sessions, new ones are refused; max_sessions: with so many, ours
+    and our peers', peers get no more of them (0 = no limit); claims_above: for messages longer than
+    so many bytes a place is asked for (`Place`), 0 = never.
     """
 
     def __init__(
@@ -108,7 +113,7 @@ class Endpoint:
         self.registry = Registry()
         self.counters = Counters()
         self.draining = self.lame_duck = False
-        self.claims_above = 0
+        self.max_sessions = self.claims_above = 0
         self.seen = SeenMessages()
         initial_s, max_s = self.timing.initial_backoff_s, self.timing.max_backoff_s
         self.backoff = Backoff(initial_s, max_s, rng if self.timing.jitter else None)

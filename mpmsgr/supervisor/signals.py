@@ -7,6 +7,8 @@ import socket
 from types import FrameType
 from typing import Any
 
+from mpmsgr.supervisor import terminal
+
 SIGNALS = (
     signal.SIGINT,
     signal.SIGTERM,
@@ -32,6 +34,8 @@ class Signals:
         self._writer.setblocking(False)
         self._wakeup = signal.set_wakeup_fd(self._writer.fileno(), warn_on_full_buffer=False)
         self._handlers: dict[int, Any] = {n: signal.signal(n, _note) for n in SIGNALS}
+        ignored = self._handlers[signal.SIGHUP] is signal.SIG_IGN
+        self._ends_with_terminal = terminal.in_foreground() and not ignored
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -41,6 +45,14 @@ class Signals:
         signal.set_wakeup_fd(self._wakeup)
         self._reader.close()
         self._writer.close()
+
+    @property
+    def hung_up(self) -> bool:
+        """Whether a HUP says that the terminal is gone which we were started in the foreground of.
+
+        It never does under nohup, which has HUP ignored: whoever says that wants us to stay.
+        """
+        return self._ends_with_terminal and terminal.is_gone()
 
     def fileno(self) -> int:
         """The descriptor that is readable when a signal came."""

@@ -216,6 +216,9 @@ class Supervisor:
                 self.stop(quick=self.facts.stop_at is not None)
             case signal.SIGQUIT:
                 self.dump_stacks()
+            case signal.SIGHUP if self._signals.hung_up:
+                log.warning("stopping: the terminal is gone")
+                self.stop()
             case signal.SIGHUP:
                 self.reload()
             case signal.SIGUSR1:

@@ -41,6 +41,7 @@ class LocalService(Service):
             **vars(ways),
             fast_budget_s=settings.fast_budget_s,
             dispatch_bytes=settings.dispatch_bytes,
+            max_sessions=settings.max_sessions,
         )
         try:
             self.messenger.start()

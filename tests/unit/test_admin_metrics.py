@@ -21,6 +21,8 @@ PERF = {
         "outbox_bytes": 17,
         "accepted_total": 9,
         "decisions_total": {},
+        "max_sessions": 100,
+        "sessions_refused_total": {"lame_duck": 0, "max_sessions": 7},
     },
     "pool": {
         "oldest_s": 0.25,
@@ -67,6 +69,8 @@ def samples(shot: Snapshot) -> dict[tuple[str, tuple[tuple[str, str], ...]], flo
         ("mpmsgr_messenger_sessions", {"state": "standby"}, 1),
         ("mpmsgr_messenger_accepted_total", {}, 9),
         ("mpmsgr_messenger_outbox_bytes", {}, 17),
+        ("mpmsgr_messenger_max_sessions", {}, 100),
+        ("mpmsgr_messenger_sessions_refused_total", {"reason": "max_sessions"}, 7),
         ("mpmsgr_supervisor_up_seconds", {}, 5),
         ("mpmsgr_supervisor_deaths_total", {"process": "worker"}, 2),
         ("mpmsgr_pool_oldest_seconds", {}, 0.25),
@@ -100,7 +104,7 @@ def test_openmetrics_is_sound_too() -> None:
 def test_every_name_is_in_base_units_and_no_label_names_a_peer() -> None:
     for name, labels in samples(snapshot()):
         assert not re.search(r"_(ms|us|s|kib|mib)$", name), name
-        about = {"process", "state", "stage", "arena"}
+        about = {"process", "state", "stage", "arena", "reason"}
         assert {key for key, _ in labels} <= about | {"le", "version", "name"}
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import io
-from typing import Any
+import time
+from typing import Any, cast
 
 import pytest
 from rich.console import Console
 
+from mpmsgr.admin.client import AdminClient
 from mpmsgr.admin.sampling import Sample, Span, between, quantile
 from mpmsgr.admin.top import view
-from mpmsgr.cli.top import picture
+from mpmsgr.cli import top as cli_top
 
 
 def process(pid: int | None, cpu_s: float | None, **more: Any) -> dict[str, Any]:
@@ -56,7 +58,8 @@ def sample(at: float, count: int, **changes: Any) -> Sample:
     return Sample(at, **{**told, **changes})
 
 
-SPAN = Span(sample(10.0, 100), sample(12.0, 300))
+FIRST = sample(10.0, 100)
+SPAN = Span(FIRST, sample(12.0, 300))
 
 
 def screen(span: Span) -> str:
@@ -71,6 +74,28 @@ def test_rates_are_per_second() -> None:
     io_process, worker = SPAN.processes()
     assert (io_process["cpu"], io_process["handled_rate"]) == (0.5, None)
     assert (worker["cpu"], worker["handled_rate"], worker["held"]) == (1.0, 100.0, 3)
+
+
+def test_the_first_look_shows_what_is_known_and_no_rates() -> None:
+    first = Span(None, FIRST)
+    assert first.rate("messenger", "accepted_total") is None
+    assert [(row["cpu"], row["handled_rate"]) for row in first.processes()] == [(None, None)] * 2
+    assert [(row["id"], row["in_rate"]) for row in first.busiest(1)] == [(1, None)]
+    lines = screen(first).splitlines()
+    assert lines[1].startswith("sessions: 2 open  waiting for peers: 17 B  connects: -")
+    rows = {line.split("  ")[0]: line.split() for line in lines if line}
+    assert rows["worker 0"][4:10] == ["5.0s", "-", "1.0", "MiB", "-", "3"]
+    assert rows["queue"] == ["queue", "-", "-", "-"]
+    assert rows["1"] == ["1", "peer-1", "open", "-", "-", "0", "B"]
+
+
+def test_the_first_look_is_shown_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks, slept = iter([FIRST, SPAN.now]), list[float]()
+    monkeypatch.setattr(cli_top, "take", lambda client, sessions: next(looks))
+    monkeypatch.setattr(time, "sleep", slept.append)
+    spans = cli_top._spans(cast(AdminClient, None), 2.0, 5)
+    assert (next(spans), slept) == (Span(None, FIRST), [])
+    assert (next(spans), slept) == (SPAN, [2.0])
 
 
 def test_a_counter_that_was_started_anew_has_no_rate() -> None:
@@ -154,7 +179,7 @@ def test_markup_in_what_a_peer_says_is_text() -> None:
 def test_a_picture_fetches_nothing() -> None:
     console = Console(width=80, file=io.StringIO(), record=True)
     console.print(view(SPAN, 5))
-    svg = picture(console)
+    svg = cli_top.picture(console)
     assert svg.startswith("<svg")
     assert 'url("http' not in svg
     assert "worker" in svg

@@ -10,13 +10,14 @@ import socket
 import subprocess
 import sys
 import time
+from resource import RLIM_INFINITY
 from typing import Any
 
 import pytest
 
 from mpmsgr import Message, sync
 from mpmsgr.messenger import accepter as module
-from mpmsgr.messenger.accepter import Accepter, bind_sockets
+from mpmsgr.messenger.accepter import Accepter, bind_sockets, check_fd_limit
 from tests.loopback import ANY_PORT
 from tests.support import eventually, eventually_async
 from tests.unit.messenger_peers import ECHO, both_loops
@@ -189,3 +190,21 @@ def is_closed(sock: socket.socket) -> bool:
         return False
     except ConnectionResetError:
         return True
+
+
+@pytest.mark.parametrize(
+    ("limit", "max_sessions", "warned"),
+    [(1024, 0, False), (1024, 1023, False), (1024, 1024, True), (RLIM_INFINITY, 1 << 20, False)],
+)
+def test_more_sessions_than_descriptors_are_warned_of(
+    limit: int,
+    max_sessions: int,
+    warned: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(module, "raise_fd_limit", lambda: limit)
+    check_fd_limit(max_sessions)
+    assert [record.getMessage() for record in caplog.records] == [
+        "max_sessions = 1024: only 1024 files may be open, raise it (LimitNOFILE=, ulimit -Hn)"
+    ] * warned

@@ -35,7 +35,7 @@ def assert_refused(talk: Dialogue, line: Line) -> None:
     assert line.closed
     assert talk.told() == []
     (fault,) = talk.faults
-    assert "lame duck" in fault.cause
+    assert "lame_duck" in fault.cause
     assert not fault.hostile
 
 
