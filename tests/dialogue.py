@@ -384,3 +384,13 @@ class Dialogue:
         kinds = [event.kind for event in self.events]
         self.events.clear()
         return kinds
+
+
+def asks(
+    talk: Dialogue, connect_seq: int = 0, global_seq: int = 2, addr: EntityAddr = CLIENT
+) -> Line:
+    """Who lives at *addr* connects."""
+    line = talk.accept()
+    line.heard()
+    line.says(BANNER, addr.encode(), connect(connect_seq, global_seq))
+    return line

@@ -17,40 +17,31 @@ from mpmsgr.session.policy import (
 )
 from mpmsgr.session.session import Target
 from mpmsgr.session.states import State
-from mpmsgr.wire.address import EntityAddr
-from mpmsgr.wire.v1.handshake import BANNER, encode_seq
+from mpmsgr.wire.v1.handshake import encode_seq
 from mpmsgr.wire.v1.tags import Tag
-from tests.dialogue import CLIENT, PEER, Dialogue, Line, connect, message, state_of
+from tests.dialogue import CLIENT, PEER, Dialogue, Line, asks, message, state_of
+from tests.unit.test_session_decision import RECONNECT
 
 OTHER = CLIENT._replace(nonce=99)
 
-#: A live session whose peer comes back.
-KNOWN = Facts(
-    existing=True,
-    state=State.STANDBY,
-    existing_lossy=False,
-    existing_server=True,
-    existing_connect_seq=1,
-    existing_peer_global_seq=10,
-    connect_seq=2,
-    global_seq=11,
-    resetcheck=True,
-    peer_sorts_first=False,
-    anonymous=False,
-)
-STRANGER = KNOWN._replace(existing=False, connect_seq=0)
+STRANGER = RECONNECT._replace(existing=False, connect_seq=0)
 
 #: What connects, and whether it is refused by a lame duck, by an endpoint that is full.
 CASES: list[tuple[str, Facts, bool, bool]] = [
     ("a stranger", STRANGER, True, True),
     ("one that remembers a session we do not", STRANGER._replace(connect_seq=3), True, True),
-    ("a lossy one that is not registered", KNOWN._replace(anonymous=True), True, True),
-    ("a registered lossy one", KNOWN._replace(existing_lossy=True), True, False),
-    ("one that begins anew", KNOWN._replace(connect_seq=0), True, False),
-    ("the same, without resetcheck", KNOWN._replace(connect_seq=0, resetcheck=False), True, False),
-    ("one that goes on", KNOWN, False, False),
-    ("one to be told a number", KNOWN._replace(global_seq=9), False, False),
-    ("one that crosses our connect", KNOWN._replace(state=State.CONNECTING), False, False),
+    ("a lossy one that is not registered", RECONNECT._replace(anonymous=True), True, True),
+    ("a registered lossy one", RECONNECT._replace(existing_lossy=True), True, False),
+    ("one that begins anew", RECONNECT._replace(connect_seq=0), True, False),
+    (
+        "the same, without resetcheck",
+        RECONNECT._replace(connect_seq=0, resetcheck=False),
+        True,
+        False,
+    ),
+    ("one that goes on", RECONNECT, False, False),
+    ("one to be told a number", RECONNECT._replace(global_seq=9), False, False),
+    ("one that crosses our connect", RECONNECT._replace(state=State.CONNECTING), False, False),
 ]
 
 
@@ -83,14 +74,6 @@ def full(policy: Policy) -> Dialogue:
     return talk
 
 
-def asks(talk: Dialogue, addr: EntityAddr, connect_seq: int = 0, global_seq: int = 2) -> Line:
-    """Who lives at *addr* connects."""
-    line = talk.accept()
-    line.heard()
-    line.says(BANNER, addr.encode(), connect(connect_seq, global_seq))
-    return line
-
-
 def assert_refused(talk: Dialogue, line: Line) -> None:
     assert line.heard() == b""
     assert line.closed
@@ -108,7 +91,7 @@ def test_one_more_is_refused_and_who_is_there_notices_nothing(
 ) -> None:
     talk = full(policy)
     session = talk.session
-    assert_refused(talk, asks(talk, OTHER, connect_seq))
+    assert_refused(talk, asks(talk, connect_seq, addr=OTHER))
     assert talk.session is session
     assert state_of(session) is State.OPEN
 
@@ -119,8 +102,8 @@ def test_who_waits_for_a_reconnect_keeps_its_place_and_takes_it() -> None:
     first.says(message(1))
     first.breaks()
     talk.faults.clear()
-    assert_refused(talk, asks(talk, OTHER))
-    line = asks(talk, CLIENT, 2)
+    assert_refused(talk, asks(talk, addr=OTHER))
+    line = asks(talk, 2)
     assert [answer.tag for answer in line.replies()] == [Tag.SEQ]
     assert line.in_seq == 1
     line.says(encode_seq(0))
@@ -129,7 +112,7 @@ def test_who_waits_for_a_reconnect_keeps_its_place_and_takes_it() -> None:
 
 def test_a_peer_that_began_anew_replaces_its_session() -> None:
     talk = full(STATEFUL_SERVER)
-    line = asks(talk, CLIENT)
+    line = asks(talk)
     assert [answer.tag for answer in line.replies()] == [Tag.READY]
     assert talk.told() == [EventKind.REMOTE_RESET, EventKind.ACCEPT]
     assert len(talk.endpoint.registry) == 1
@@ -137,14 +120,14 @@ def test_a_peer_that_began_anew_replaces_its_session() -> None:
 
 def test_a_registered_lossy_client_replaces_its_session() -> None:
     talk = full(STATELESS_REGISTERED_SERVER)
-    line = asks(talk, CLIENT)
+    line = asks(talk)
     assert [answer.tag for answer in line.replies()] == [Tag.SEQ]
     assert len(talk.endpoint.registry) == 1
 
 
 def test_a_lossy_client_that_is_not_registered_is_one_more_each_time() -> None:
     talk = full(STATELESS_SERVER)
-    assert_refused(talk, asks(talk, CLIENT))
+    assert_refused(talk, asks(talk))
 
 
 def test_sessions_of_our_own_are_counted_and_never_refused() -> None:
@@ -152,18 +135,18 @@ def test_sessions_of_our_own_are_counted_and_never_refused() -> None:
     talk.connect(Target("10.0.0.3", 6801))
     assert len(talk.endpoint.registry) == 2
     talk.connect(Target(PEER.host, PEER.port))
-    line = asks(talk, PEER, 0, 1)
+    line = asks(talk, 0, 1, PEER)
     assert line.heard() != b"", "we connect to it already"
     assert talk.faults == []
 
 
 def test_there_is_room_when_a_session_ends_or_the_limit_is_raised() -> None:
     talk = full(STATEFUL_SERVER)
-    assert_refused(talk, asks(talk, OTHER))
+    assert_refused(talk, asks(talk, addr=OTHER))
     talk.endpoint.max_sessions = 2
-    assert [answer.tag for answer in asks(talk, OTHER).replies()] == [Tag.READY]
+    assert [answer.tag for answer in asks(talk, addr=OTHER).replies()] == [Tag.READY]
     talk.endpoint.max_sessions = 1
     assert len(talk.endpoint.registry) == 2, "nobody has to go"
     for session in talk.endpoint.registry:
         talk.endpoint.mark_down(session)
-    assert [answer.tag for answer in asks(talk, CLIENT).replies()] == [Tag.READY]
+    assert [answer.tag for answer in asks(talk).replies()] == [Tag.READY]
