@@ -10,7 +10,6 @@ import asyncio
 import logging
 import os
 import socket
-import traceback
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -20,7 +19,7 @@ from mpmsgr.admin.inspect import Inspector
 from mpmsgr.config import Settings, resolve_ways
 from mpmsgr.control import MAX_ERROR_TEXT, ControlChannel
 from mpmsgr.dispatch.plugins import load_chain, load_io_chain
-from mpmsgr.errors import PluginError
+from mpmsgr.errors import PLUGIN_FAILURES
 from mpmsgr.loop import relax_collector, run
 from mpmsgr.messenger.fast import FastSink
 from mpmsgr.messenger.messenger import Messenger
@@ -38,6 +37,7 @@ from mpmsgr.process import (
     end_broken,
     leave_interrupts_to_parent_at_breakpoints,
     leave_signals_to_parent,
+    why_not_started,
 )
 from mpmsgr.session.inject import Injection
 
@@ -108,9 +108,8 @@ class IoProcess:
         try:
             logs.setup_from(packet["settings"], "io")
             await self._serve(settings, packet)
-        except Exception as err:
-            text = str(err) if isinstance(err, PluginError) else traceback.format_exc()
-            self._channel.send("failed", error=text[-MAX_ERROR_TEXT:])
+        except PLUGIN_FAILURES as err:
+            self._channel.send("failed", error=why_not_started(err)[-MAX_ERROR_TEXT:])
             self._channel.drain(1.0)
             self._end(1)
 
