@@ -16,6 +16,7 @@ import select
 import socket
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from mpmsgr.control import ControlChannel, Packet
@@ -119,7 +120,7 @@ class Fake:
             self.channel.send("ready", incarnation=where, shortest_deadline_s=shortest_s)
         match self.behaviour:
             case "spins":
-                spin()
+                spin(lambda: self.note({"op": "spins"}))
             case "runs":
                 self.begin()
             case "hangs":
@@ -181,8 +182,9 @@ def described(fd: int) -> dict[str, Any]:
     }
 
 
-def spin() -> Any:
-    """One call into C that holds the GIL for longer than any test lasts."""
+def spin(begun: Callable[[], None] = lambda: None) -> Any:
+    """One call into C that holds the GIL for longer than any test lasts; *begun* is called here."""
+    begun()
     return re.match(r"(a+)+$", "a" * 60 + "b")
 
 

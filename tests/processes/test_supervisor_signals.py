@@ -29,6 +29,7 @@ def dumps(log: str) -> dict[str, str]:
 def test_quit_writes_the_stacks_of_everybody_and_stops_at_once(start: Start) -> None:
     running = start(worker="spins", graceful_timeout_s=600.0)
     running.wait_ready()
+    running.until(lambda: len(running.journal("spins")) == 2, "both spin")
     running.signal(signal.SIGQUIT)
     assert running.wait(10.0) == ExitCode.UNFINISHED, "who is inside C has to be killed"
     stacks = dumps("\n".join(running.lines))
