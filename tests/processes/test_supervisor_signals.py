@@ -77,6 +77,14 @@ def test_usr1_opens_the_log_file_anew_everywhere(start: Start, tmp_path: Path) -
     assert running.lines == running.said, "stderr has the ready line alone"
 
 
+def test_a_quarantine_that_cannot_be(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "taken").touch()
+    running = start(quarantine_dir=str(tmp_path / "taken"))
+    assert running.wait(10.0) == ExitCode.USAGE
+    assert re.search("quarantine_dir = .*taken': cannot be made: File exists", running.said[-1])
+    assert_nothing_left(running)
+
+
 def test_a_log_file_that_cannot_be(start: Start, tmp_path: Path) -> None:
     running = start(log_file=str(tmp_path / "nowhere" / "log"))
     assert running.wait() == ExitCode.USAGE
