@@ -223,14 +223,15 @@ class IoProcess:
         self._channel.send("recycle", slot=slot, generation=generation, why=why)
 
     async def _stop(self, timeout_s: float) -> None:
-        undelivered = 0
+        undelivered, unfinished = 0, False
         if self._messenger is not None:
             undelivered = await self._messenger.shutdown(timeout_s)
+            unfinished = self._messenger.unfinished
             for reset in self._messenger.undelivered:
                 log.warning("%s, tids %s", reset, ", ".join(map(str, reset.tids[:20])))
         if self._front is not None:
             self._front.close()
-        self._channel.send("drained", undelivered=undelivered)
+        self._channel.send("drained", undelivered=undelivered, unfinished=unfinished)
         self._channel.drain(1.0)
         self._end(0)
 

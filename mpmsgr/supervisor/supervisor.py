@@ -240,7 +240,7 @@ class Supervisor:
                     log.error("%s cannot start: %s", self._name(slot), text)
                 self.facts.failed(slot, text)
             case "drained":
-                self.facts.drain_ended(int(packet["undelivered"]))
+                self.facts.drain_ended(int(packet["undelivered"]), bool(packet["unfinished"]))
             case "retired" if slot is None:
                 self.facts.retire_ended(int(packet["slot"]), int(packet["generation"]))
             case "recycle" if slot is None:

@@ -152,7 +152,8 @@ class Fake:
         if self.behaviour == "stubborn":
             return
         if self.role == "io":
-            self.channel.send("drained", undelivered=3 if self.behaviour == "undelivered" else 0)
+            undelivered = 3 if self.behaviour == "undelivered" else 0
+            self.channel.send("drained", undelivered=undelivered, unfinished=False)
         sys.exit(0)
 
     def on_retire(self, packet: Packet) -> None:

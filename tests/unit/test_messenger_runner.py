@@ -536,6 +536,7 @@ async def test_shutdown_gives_up_handlers_that_do_not_end() -> None:
         tasks = [asyncio.ensure_future(con.request(Message(SILENT))) for _ in range(5)]
         await eventually_async(lambda: seen.messages)
         await asyncio.wait_for(server.shutdown(), 5)
+        assert server.unfinished
         for result in await asyncio.gather(*tasks, return_exceptions=True):
             assert isinstance(result, SessionReset | RemoteError)
         assert (len(seen.messages), pending(con)) == (1, 0)
@@ -554,7 +555,7 @@ async def test_shutdown_waits_for_handlers_that_end() -> None:
         con = await connected(messenger, place(server))
         tasks = [asyncio.ensure_future(con.request(Message(ECHO, b"%d" % i))) for i in range(5)]
         await eventually_async(lambda: seen.messages)
-        assert await server.shutdown() == 0
+        assert (await server.shutdown(), server.unfinished) == (0, False)
         replies: list[Message] = await asyncio.gather(*tasks)
         assert b"".join(bytes(m.front) for m in replies) == b"01234"
 
