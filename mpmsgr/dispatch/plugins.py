@@ -109,7 +109,10 @@ def load(spec: str, options: Mapping[str, Any]) -> Dispatcher:
         raise
     except ModuleNotFoundError as err:
         if err.name and (module_name == err.name or module_name.startswith(err.name + ".")):
-            raise PluginError(spec, f"there is no module {err.name!r} here") from None
+            said = f"there is no module {err.name!r} here"
+            if spec.endswith(".py"):
+                said += f"; it is named without .py: {spec.removesuffix('.py')}"
+            raise PluginError(spec, said) from None
         raise PluginError(spec, traceback_of(err)) from None
     except PLUGIN_FAILURES as err:  # SystemExit: a script that was not meant to be imported
         raise PluginError(spec, traceback_of(err)) from None
