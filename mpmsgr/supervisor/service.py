@@ -40,6 +40,7 @@ def serve(
     origins: Mapping[str, str],
 ) -> ExitCode:
     """Serve *settings* until stopped; see `mpmsgr.supervisor.run`."""
+    _fill_standard_descriptors()
     with ExitStack() as stack:
         signals = stack.enter_context(Signals())
         try:
@@ -76,6 +77,13 @@ def serve(
         if notifier := notifier_of(supervisor, os.environ):
             supervisor.companions.append(notifier)
         return supervisor.run()
+
+
+def _fill_standard_descriptors() -> None:
+    """Have 0, 1 and 2 open: else sockets get these numbers, and lose them in the children."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(fd, True)
+    os.close(fd)
 
 
 def _begin_log(settings: Settings) -> None:

@@ -463,6 +463,8 @@ def _log_stacks(name: str, pid: int, text: str) -> None:
 
 def say(text: str) -> None:
     """Write a line to stderr; a closed stderr does not end the service."""
+    if sys.stderr is None:  # it was closed before we began
+        return
     with suppress(OSError, ValueError):
         sys.stderr.write(f"mpmsgr: {text}\n")
         sys.stderr.flush()
