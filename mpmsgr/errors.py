@@ -24,6 +24,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+#: What code of a plugin fails with. sys.exit(), which a library of its may call, is among it: the
+#: process is not the plugin's to end.
+PLUGIN_FAILURES = (Exception, SystemExit)
+
 
 class MessengerError(Exception):
     """Root of every error this package raises on purpose."""

@@ -8,7 +8,10 @@ import logging
 import os
 import signal
 import sys
+import traceback
 from types import FrameType
+
+from mpmsgr.errors import ConfigError, PluginError
 
 SUPERVISOR_PID_ENV = "MPMSGR_SUPERVISOR_PID"
 DUMP_SIGNAL = signal.SIGUSR1
@@ -67,6 +70,16 @@ def dump_stacks_on_signal(fd: int) -> None:
     faulthandler.enable(fd, all_threads=True)
     faulthandler.register(DUMP_SIGNAL, fd, all_threads=True, chain=False)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (DUMP_SIGNAL,))
+
+
+def why_not_started(err: BaseException) -> str:
+    """What a child that cannot start tells its parent of *err*.
+
+    A sentence where the configuration or a module is to blame; otherwise the traceback.
+    """
+    if isinstance(err, PluginError | ConfigError):
+        return str(err)
+    return "".join(traceback.format_exception(err)).rstrip()
 
 
 def end_broken(log: logging.Logger) -> None:

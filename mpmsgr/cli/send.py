@@ -73,7 +73,10 @@ def _request(type_: str, fields: Sequence[str], data: bytes, app_dir: str) -> Me
         parts = split_fields(fields, _PARTS)
         front, middle = (parts.get(name, "").encode() for name in _PARTS)
         return Message(_number(type_), front, middle, data)
-    return to_message(build(load_class(type_, app_dir), fields), data)
+    try:
+        return to_message(build(load_class(type_, app_dir), fields), data)
+    except TypeError as exc:
+        raise ConfigError("FIELD=VALUE", " ".join(fields), str(exc)) from None
 
 
 def _number(text: str) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 
 from mpmsgr.dispatch.chain import name_of, overrides
 from mpmsgr.dispatch.dispatcher import Dispatcher
+from mpmsgr.errors import PLUGIN_FAILURES
 from mpmsgr.session.auth import Authenticator, Authorizer, Verification
 from mpmsgr.wire.address import EntityAddr
 from mpmsgr.wire.v1.handshake import Connect
@@ -32,7 +33,7 @@ class Authorities:
         for dispatcher in self._with("get_authorizer"):
             try:
                 authorizer = dispatcher.get_authorizer(peer_type, force_new)
-            except Exception:
+            except PLUGIN_FAILURES:
                 log.exception("%s: get_authorizer failed", name_of(dispatcher))
                 return Authorizer()
             if authorizer is not None:
@@ -44,7 +45,7 @@ class Authorities:
         for dispatcher in self._with("answer_challenge"):
             try:
                 authorizer = dispatcher.answer_challenge(peer_type, challenge)
-            except Exception:
+            except PLUGIN_FAILURES:
                 log.exception("%s: answer_challenge failed", name_of(dispatcher))
                 return None
             if authorizer is not None:
@@ -56,7 +57,7 @@ class Authorities:
         for dispatcher in self._with("verify_reply"):
             try:
                 valid = dispatcher.verify_reply(peer_type, reply)
-            except Exception:
+            except PLUGIN_FAILURES:
                 log.exception("%s: verify_reply failed", name_of(dispatcher))
                 return False
             if valid is not None:
@@ -74,7 +75,7 @@ class Authorities:
         for dispatcher in verifiers:
             try:
                 found = dispatcher.verify_authorizer(peer_addr, *presented, challenge)
-            except Exception:
+            except PLUGIN_FAILURES:
                 log.exception("%s: verify_authorizer failed", name_of(dispatcher))
                 break
             if found is not None:

@@ -15,7 +15,7 @@ from typing import Any
 from mpmsgr.dispatch.chain import AT_ONCE, Chain, overrides
 from mpmsgr.dispatch.dispatcher import Dispatcher
 from mpmsgr.dispatch.handlers import FunctionDispatcher, is_handler
-from mpmsgr.errors import PluginError
+from mpmsgr.errors import PLUGIN_FAILURES, PluginError
 
 #: Entry points of this group are dispatchers: ``NAME = "MODULE[:ATTR]"``.
 GROUP = "mpmsgr.dispatchers"
@@ -109,9 +109,12 @@ def load(spec: str, options: Mapping[str, Any]) -> Dispatcher:
         raise
     except ModuleNotFoundError as err:
         if err.name and (module_name == err.name or module_name.startswith(err.name + ".")):
-            raise PluginError(spec, f"there is no module {err.name!r} here") from None
+            said = f"there is no module {err.name!r} here"
+            if spec.endswith(".py"):
+                said += f"; it is named without .py: {spec.removesuffix('.py')}"
+            raise PluginError(spec, said) from None
         raise PluginError(spec, traceback_of(err)) from None
-    except (Exception, SystemExit) as err:  # a script that was not meant to be imported
+    except PLUGIN_FAILURES as err:  # SystemExit: a script that was not meant to be imported
         raise PluginError(spec, traceback_of(err)) from None
 
 

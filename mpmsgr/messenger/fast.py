@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from mpmsgr.dispatch.chain import name_of, overrides
 from mpmsgr.dispatch.connection import Connection
 from mpmsgr.dispatch.dispatcher import Dispatcher
+from mpmsgr.errors import PLUGIN_FAILURES
 from mpmsgr.logs import RateLimit, held_back
 from mpmsgr.messenger.driver import Driver
 from mpmsgr.messenger.refusals import refuse_failed
@@ -180,7 +181,7 @@ class FastSink(Sink):
             try:
                 if dispatcher.can_fast_dispatch(m):
                     return dispatcher
-            except Exception:
+            except PLUGIN_FAILURES:
                 log.exception("%s: can_fast_dispatch failed", name_of(dispatcher))
         return None
 
@@ -217,7 +218,7 @@ class FastSink(Sink):
         began = perf_counter()
         try:
             dispatcher.fast_dispatch(con, m)
-        except Exception as err:
+        except PLUGIN_FAILURES as err:
             self.counts.failed += 1
             refuse_failed(con, m, err, self._rate)
         self._look_at_time(dispatcher, "fast_dispatch", began)
@@ -243,7 +244,7 @@ class FastSink(Sink):
             began = perf_counter()
             try:
                 getattr(dispatcher, callback)(*args)
-            except Exception:
+            except PLUGIN_FAILURES:
                 log.exception("%s: %s of %s failed", name_of(dispatcher), callback, args[0])
             self._look_at_time(dispatcher, callback, began)
 

@@ -10,7 +10,6 @@ import asyncio
 import logging
 import os
 import socket
-import traceback
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -20,7 +19,7 @@ from mpmsgr.admin.inspect import Inspector
 from mpmsgr.config import Settings, resolve_ways
 from mpmsgr.control import MAX_ERROR_TEXT, ControlChannel
 from mpmsgr.dispatch.plugins import load_chain, load_io_chain
-from mpmsgr.errors import PluginError
+from mpmsgr.errors import PLUGIN_FAILURES
 from mpmsgr.loop import relax_collector, run
 from mpmsgr.messenger.accepter import check_fd_limit
 from mpmsgr.messenger.fast import FastSink
@@ -39,6 +38,7 @@ from mpmsgr.process import (
     end_broken,
     leave_interrupts_to_parent_at_breakpoints,
     leave_signals_to_parent,
+    why_not_started,
 )
 from mpmsgr.session.inject import Injection
 
@@ -109,9 +109,8 @@ class IoProcess:
         try:
             logs.setup_from(packet["settings"], "io")
             await self._serve(settings, packet)
-        except Exception as err:
-            text = str(err) if isinstance(err, PluginError) else traceback.format_exc()
-            self._channel.send("failed", error=text[-MAX_ERROR_TEXT:])
+        except PLUGIN_FAILURES as err:
+            self._channel.send("failed", error=why_not_started(err)[-MAX_ERROR_TEXT:])
             self._channel.drain(1.0)
             self._end(1)
 
@@ -230,14 +229,15 @@ class IoProcess:
         self._channel.send("recycle", slot=slot, generation=generation, why=why)
 
     async def _stop(self, timeout_s: float) -> None:
-        undelivered = 0
+        undelivered, unfinished = 0, False
         if self._messenger is not None:
             undelivered = await self._messenger.shutdown(timeout_s)
+            unfinished = self._messenger.unfinished
             for reset in self._messenger.undelivered:
                 log.warning("%s, tids %s", reset, ", ".join(map(str, reset.tids[:20])))
         if self._front is not None:
             self._front.close()
-        self._channel.send("drained", undelivered=undelivered)
+        self._channel.send("drained", undelivered=undelivered, unfinished=unfinished)
         self._channel.drain(1.0)
         self._end(0)
 

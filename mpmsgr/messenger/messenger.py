@@ -57,7 +57,8 @@ class Messenger:
     injection: faults on purpose. The rest: see its classes.
 
     endpoint: our sessions; binding: where we listen; sender: what is sent goes through it, send:
-    its own; undelivered: after `shutdown`, per session what no peer has acknowledged.
+    its own; undelivered: after `shutdown`, per session what no peer has acknowledged; unfinished:
+    its time was up before everything received was handled.
     """
 
     def __init__(
@@ -85,6 +86,7 @@ class Messenger:
         self.io_chain = Chain()
         self.closed = False
         self.undelivered: list[SessionReset] = []
+        self.unfinished = False
         self._drain_s = drain_s
         self._dispatch_bytes = dispatch_bytes
         self.endpoint = Endpoint(
@@ -258,9 +260,11 @@ class Messenger:
         await self.stop_accepting()
         self.endpoint.draining = True
         deadline = self.now() + (self._drain_s if drain_s is None else drain_s)
+        self.unfinished = True
         try:
             async with asyncio.timeout_at(deadline):
                 await self._driver.drain()
+                self.unfinished = False
                 await self._outboxes_empty()
         except TimeoutError:
             pass

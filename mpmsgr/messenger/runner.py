@@ -21,6 +21,7 @@ from mpmsgr.dispatch.invocation import CURRENT, Invocation
 from mpmsgr.dispatch.serial import RUNNING, Serial
 from mpmsgr.dispatch.state import StateError
 from mpmsgr.dispatch.verdicts import Poison, Retry, Verdict
+from mpmsgr.errors import PLUGIN_FAILURES
 from mpmsgr.logs import RateLimit, held_back
 from mpmsgr.messenger.refusals import refuse, refuse_failed
 from mpmsgr.wire.message import Message
@@ -29,6 +30,8 @@ log = logging.getLogger("mpmsgr.dispatch")
 
 #: Lines about messages that are refused, of one kind, are at least so far apart, in seconds.
 _REFUSED_EVERY_S = 5.0
+#: What a callback fails with: CancelledError, when something it awaits, or asks, was cancelled.
+_FAILURES = (*PLUGIN_FAILURES, asyncio.CancelledError)
 #: A message, or the name of an event.
 Item = Message | str
 
@@ -151,7 +154,7 @@ class Runner(Generic[C]):
             dispatcher = self._started.pop()
             try:
                 await _maybe(dispatcher.on_stop())
-            except Exception:
+            except PLUGIN_FAILURES:
                 log.exception("%s: on_stop failed", name_of(dispatcher))
 
     def cancel(self) -> None:
@@ -181,7 +184,7 @@ class Runner(Generic[C]):
                     others = takers[takers.index(dispatcher) + 1 :]
                     return self._message_rest(run, m, result, others)
             self._unhandled(con, m)
-        except Exception as err:
+        except _FAILURES as err:
             self._failed(run, m, err)
         return None
 
@@ -202,7 +205,7 @@ class Runner(Generic[C]):
                 raise result
             if result is False:
                 self._unhandled(run.con, m)
-        except (Exception, asyncio.CancelledError) as err:  # something it awaited was cancelled
+        except _FAILURES as err:
             self._failed(run, m, err)
 
     def _unhandled(self, con: Connection, m: Message) -> None:
@@ -237,7 +240,7 @@ class Runner(Generic[C]):
         for i, dispatcher in enumerate(dispatchers):
             try:
                 result = callback(dispatcher, con)
-            except Exception:
+            except _FAILURES:
                 self.failed += 1
                 log.exception("%s: %s of %s failed", name_of(dispatcher), event, con)
                 continue
@@ -261,7 +264,7 @@ class Runner(Generic[C]):
             try:
                 if await _maybe(call()) is True and stops:
                     return
-            except (Exception, asyncio.CancelledError):
+            except _FAILURES:
                 self.failed += 1
                 log.exception("%s of %s failed", event, con)
                 if self._cancelled:
@@ -272,7 +275,7 @@ class Runner(Generic[C]):
     def _task(self, name: str) -> Awaitable[None] | None:
         try:
             result = self.chain.task(name)(self._service)
-        except Exception:
+        except _FAILURES:
             self.failed += 1
             log.exception("%s failed", name)
             return None
@@ -281,7 +284,7 @@ class Runner(Generic[C]):
     async def _task_rest(self, name: str, rest: Awaitable[object]) -> None:
         try:
             await rest
-        except (Exception, asyncio.CancelledError):
+        except _FAILURES:
             self.failed += 1
             log.exception("%s failed", name)
 

@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import logging
 import os
-import traceback
 from functools import partial
 from typing import Any
 
@@ -14,7 +13,7 @@ from mpmsgr import logs
 from mpmsgr.config import Settings, resolve_ways
 from mpmsgr.control import MAX_ERROR_TEXT, ControlChannel
 from mpmsgr.dispatch.plugins import load_chain
-from mpmsgr.errors import PluginError
+from mpmsgr.errors import PLUGIN_FAILURES
 from mpmsgr.loop import relax_collector, run
 from mpmsgr.pool.layout import SlotLayout
 from mpmsgr.pool.runtime import Runtime
@@ -26,6 +25,7 @@ from mpmsgr.process import (
     end_broken,
     leave_signals_to_parent,
     refuse_breakpoints,
+    why_not_started,
 )
 
 log = logging.getLogger("mpmsgr.worker")
@@ -97,9 +97,8 @@ class WorkerProcess:
             self._runtime = runtime
             relax_collector()
             self._link()
-        except Exception as err:
-            text = str(err) if isinstance(err, PluginError) else traceback.format_exc()
-            self._channel.send("failed", error=text[-MAX_ERROR_TEXT:])
+        except PLUGIN_FAILURES as err:
+            self._channel.send("failed", error=why_not_started(err)[-MAX_ERROR_TEXT:])
             self._channel.drain(1.0)
             self._end(1)
 

@@ -136,9 +136,11 @@ class Facts:
         above = rss > rss_limit(worker, self.limits)
         worker.swollen = worker.swollen + 1 if above else 0
 
-    def drain_ended(self, undelivered: int) -> None:
-        """The I/O process finished its part of the stop."""
+    def drain_ended(self, undelivered: int, unfinished: bool = False) -> None:
+        """The I/O process finished its part of the stop; *unfinished*: time was up before."""
         self.drained = True
+        if unfinished:
+            self.shortfalls.append("not everything in work was handled")
         if undelivered:
             self.shortfalls.append(f"{undelivered} messages undelivered")
 

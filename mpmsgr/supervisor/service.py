@@ -15,6 +15,7 @@ from mpmsgr.config import Settings, resolve_ways
 from mpmsgr.errors import ConfigError
 from mpmsgr.logs import setup_from
 from mpmsgr.messenger.accepter import bind_sockets
+from mpmsgr.pool.spool import Spool
 from mpmsgr.supervisor.affinity import cpus_of
 from mpmsgr.supervisor.exits import ExitCode
 from mpmsgr.supervisor.launcher import Launcher
@@ -39,6 +40,7 @@ def serve(
     origins: Mapping[str, str],
 ) -> ExitCode:
     """Serve *settings* until stopped; see `mpmsgr.supervisor.run`."""
+    _fill_standard_descriptors()
     with ExitStack() as stack:
         signals = stack.enter_context(Signals())
         try:
@@ -46,6 +48,7 @@ def serve(
             check_platform()
             check_size(settings)
             cpus_of(settings.cpu_affinity)
+            _prepare_quarantine(settings)
             run_dir = open_run_dir(settings.run_dir)
             stack.callback(run_dir.remove)
             listeners = activated_sockets(os.environ, settings.auth)
@@ -76,12 +79,29 @@ def serve(
         return supervisor.run()
 
 
+def _fill_standard_descriptors() -> None:
+    """Have 0, 1 and 2 open: else sockets get these numbers, and lose them in the children."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(fd, True)
+    os.close(fd)
+
+
 def _begin_log(settings: Settings) -> None:
     try:
         setup_from(settings.as_dict(), "supervisor")
     except OSError as exc:
         why = f"cannot be opened: {exc.strerror}"
         raise ConfigError("log_file", settings.log_file, why) from None
+
+
+def _prepare_quarantine(settings: Settings) -> None:
+    if settings.quarantine_dir is None:
+        return
+    try:
+        Spool(settings.quarantine_dir).prepare()
+    except OSError as exc:
+        why = f"cannot be made: {exc.strerror}"
+        raise ConfigError("quarantine_dir", settings.quarantine_dir, why) from None
 
 
 def _http(settings: Settings, run_dir: RunDir, stack: ExitStack) -> HttpServer | None:

@@ -1,4 +1,4 @@
-"""Stacks that a child writes: collected from a pipe of its own, so that each dump stays whole.
+"""Stacks, ours and those that a child writes: from a pipe of its own, so that each stays whole.
 
 faulthandler writes a dump in many small pieces. On a stderr that several processes share, pieces of
 other dumps and lines of the log would get between them.
@@ -6,6 +6,7 @@ other dumps and lines of the log would get between them.
 
 from __future__ import annotations
 
+import faulthandler
 import os
 
 #: A dump is over when so long nothing followed, in seconds.
@@ -59,3 +60,15 @@ class Stacks:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+
+
+def own_stacks() -> str:
+    """Those of this process, or why they are not to be had: out of descriptors."""
+    try:
+        # In memory: no directory may be left to write in, on a full disk or a read-only root.
+        with open(os.memfd_create("stacks"), "w+b") as file:
+            faulthandler.dump_traceback(file)
+            file.seek(0)
+            return file.read().decode(errors="replace").rstrip("\n")
+    except OSError as exc:
+        return f"not to be had: {exc.strerror}"

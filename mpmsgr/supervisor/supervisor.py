@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import faulthandler
 import logging
 import os
 import signal
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -33,6 +31,7 @@ from mpmsgr.supervisor.limits import Limits
 from mpmsgr.supervisor.measures import Handled, own_rss
 from mpmsgr.supervisor.signals import Signals
 from mpmsgr.supervisor.spawn import Process
+from mpmsgr.supervisor.stacks import own_stacks
 from mpmsgr.supervisor.watch import SourceWatch
 from mpmsgr.supervisor.wear import is_measured
 
@@ -185,7 +184,7 @@ class Supervisor:
 
     def dump_stacks(self) -> None:
         """Write the stacks of every process to the log, then stop at once."""
-        _log_stacks("the supervisor", os.getpid(), _own_stacks())
+        _log_stacks("the supervisor", os.getpid(), own_stacks())
         for child in self.facts.children:
             if child.alive:
                 self.children.dump_stacks(child.slot)
@@ -244,7 +243,7 @@ class Supervisor:
                     log.error("%s cannot start: %s", self._name(slot), text)
                 self.facts.failed(slot, text)
             case "drained":
-                self.facts.drain_ended(int(packet["undelivered"]))
+                self.facts.drain_ended(int(packet["undelivered"]), bool(packet["unfinished"]))
             case "retired" if slot is None:
                 self.facts.retire_ended(int(packet["slot"]), int(packet["generation"]))
             case "recycle" if slot is None:
@@ -465,15 +464,10 @@ def _log_stacks(name: str, pid: int, text: str) -> None:
     _stacks_log.warning("stacks of %s, pid %d:\n%s", name, pid, text)
 
 
-def _own_stacks() -> str:
-    with tempfile.TemporaryFile() as file:
-        faulthandler.dump_traceback(file)
-        file.seek(0)
-        return file.read().decode(errors="replace").rstrip("\n")
-
-
 def say(text: str) -> None:
     """Write a line to stderr; a closed stderr does not end the service."""
+    if sys.stderr is None:  # it was closed before we began
+        return
     with suppress(OSError, ValueError):
         sys.stderr.write(f"mpmsgr: {text}\n")
         sys.stderr.flush()

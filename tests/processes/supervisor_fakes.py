@@ -16,6 +16,7 @@ import select
 import socket
 import sys
 import time
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from mpmsgr.control import ControlChannel, Packet
@@ -121,7 +122,7 @@ class Fake:
             self.channel.send("ready", incarnation=where, shortest_deadline_s=shortest_s)
         match self.behaviour:
             case "spins":
-                spin()
+                spin(lambda: self.note({"op": "spins"}))
             case "hangs":
                 self.begin(SOFT_S, HARD_S)
                 spin()
@@ -151,7 +152,8 @@ class Fake:
         if self.behaviour == "stubborn":
             return
         if self.role == "io":
-            self.channel.send("drained", undelivered=3 if self.behaviour == "undelivered" else 0)
+            undelivered = 3 if self.behaviour == "undelivered" else 0
+            self.channel.send("drained", undelivered=undelivered, unfinished=False)
         sys.exit(0)
 
     def on_retire(self, packet: Packet) -> None:
@@ -181,8 +183,9 @@ def described(fd: int) -> dict[str, Any]:
     }
 
 
-def spin() -> Any:
-    """One call into C that holds the GIL for longer than any test lasts."""
+def spin(begun: Callable[[], None] = lambda: None) -> Any:
+    """One call into C that holds the GIL for longer than any test lasts; *begun* is called here."""
+    begun()
     return re.match(r"(a+)+$", "a" * 60 + "b")
 
 

@@ -12,7 +12,7 @@ from tests.processes.pool_serving import WORKER, Serve
 
 MODULES = {
     "shop": """
-        import os
+        import os, sys
         from mpmsgr import Message, RemoteError, handles, message, on_start, on_stop
 
         @message(0x9001)
@@ -91,6 +91,10 @@ MODULES = {
         @handles(0x900C)
         def stops(con, m):
             breakpoint()
+
+        @handles(0x900D)
+        def ends(con, m):
+            sys.exit("bad usage")
     """,
     "classes": """
         from mpmsgr import Dispatcher
@@ -194,6 +198,7 @@ def test_what_handlers_see_of_the_sender(server: Serve, con: sync.SyncConnection
             ErrorCode.HANDLER_FAILED,
             "handler failed: RuntimeError: breakpoint(): a worker has",
         ),
+        (0x900D, ErrorCode.HANDLER_FAILED, "handler failed: SystemExit: bad usage"),
         (0x9FFF, ErrorCode.UNHANDLED, "nobody handles message type 0x9fff"),
     ],
 )
@@ -250,6 +255,13 @@ def test_start_and_stop_run_once_per_worker() -> None:
             "@handles(0x9001)\ndef f(con, m): ...\n"
             "@on_start\ndef g(): raise OSError('no database')\n",
             ["Traceback", 'bad.py", line 5, in g', "OSError: no database"],
+            1,
+        ),
+        (
+            "import sys\nfrom mpmsgr import handles, on_start\n"
+            "@handles(0x9001)\ndef f(con, m): ...\n"
+            "@on_start\ndef g(): sys.exit('no database')\n",
+            ['bad.py", line 6, in g', "SystemExit: no database"],
             1,
         ),
     ],

@@ -18,12 +18,21 @@ MODULES = {
         def spin(con, m):
             open("begun", "w").close()
             re.match(r"(a+)+$", "a" * 60 + "b")
-    """
+    """,
+    "waits": """
+        import asyncio
+        from mpmsgr import handles
+
+        @handles(0x8001)
+        async def wait(con, m):
+            open("begun", "w").close()
+            await asyncio.Event().wait()
+    """,
 }
 
 
 def test_the_life_of_a_server() -> None:
-    with Serve(MODULES, workers=1, flags=("--graceful-timeout", "600")) as server:
+    with Serve(MODULES, "spins", workers=1, flags=("--graceful-timeout", "600")) as server:
         (io,), (worker,) = server.pids(IO), server.pids(WORKER)
         with sync.connect(server.address, timeout=10) as con:
             con.send_message(Message(0x8001, b""))
@@ -45,3 +54,15 @@ def test_the_life_of_a_server() -> None:
             server.signal(signal.SIGINT)
             assert server.wait() == ExitCode.UNFINISHED
         assert server.lines("mpmsgr: stopped unfinished", "worker 0")
+
+
+def test_what_no_worker_had_in_hand_is_missed_too() -> None:
+    """Without workers nobody has to be killed for it."""
+    with Serve(MODULES, "waits", workers=0, flags=("--graceful-timeout", "0.2")) as server:
+        with sync.connect(server.address, timeout=10) as con:
+            con.send_message(Message(0x8001, b""))
+            server.until((server.directory / "begun").exists, "it waits")
+            server.signal(signal.SIGTERM)
+            assert server.wait() == ExitCode.UNFINISHED
+        said = "mpmsgr: stopped unfinished: not everything in work was handled"
+        assert server.lines(said), server.log

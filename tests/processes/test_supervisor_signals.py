@@ -29,13 +29,14 @@ def dumps(log: str) -> dict[str, str]:
 def test_quit_writes_the_stacks_of_everybody_and_stops_at_once(start: Start) -> None:
     running = start(worker="spins", graceful_timeout_s=600.0)
     running.wait_ready()
+    running.until(lambda: len(running.journal("spins")) == 2, "both spin")
     running.signal(signal.SIGQUIT)
     assert running.wait(10.0) == ExitCode.UNFINISHED, "who is inside C has to be killed"
     stacks = dumps("\n".join(running.lines))
     assert "in dump_stacks" in stacks.pop("the supervisor")
     assert "in run" in stacks.pop("the I/O process (incarnation 1)")
     for slot in range(2):
-        assert "in on_start" in stacks.pop(f"worker {slot} (generation 1)"), "on its way into C"
+        assert "in spin" in stacks.pop(f"worker {slot} (generation 1)")
     assert not stacks
     assert_nothing_left(running)
 
@@ -74,6 +75,14 @@ def test_usr1_opens_the_log_file_anew_everywhere(start: Start, tmp_path: Path) -
     assert "SIGUSR1" in (tmp_path / "log.1").read_text()
     assert "SIGTERM" in file.read_text()
     assert running.lines == running.said, "stderr has the ready line alone"
+
+
+def test_a_quarantine_that_cannot_be(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "taken").touch()
+    running = start(quarantine_dir=str(tmp_path / "taken"))
+    assert running.wait(10.0) == ExitCode.USAGE
+    assert re.search("quarantine_dir = .*taken': cannot be made: File exists", running.said[-1])
+    assert_nothing_left(running)
 
 
 def test_a_log_file_that_cannot_be(start: Start, tmp_path: Path) -> None:

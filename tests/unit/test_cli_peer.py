@@ -200,6 +200,13 @@ def test_send_a_class_that_is_none(
     assert "importlib" not in err, "a traceback begins in the module"
 
 
+def test_send_what_msgpack_cannot_hold(app: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert run(["send", "gate:1", "shop:Add", f"n={1 << 64}"]) == ExitCode.USAGE
+    (line,) = capfd.readouterr().err.splitlines()
+    assert line.startswith(f"mpmsgr send: FIELD=VALUE = 'n={1 << 64}': message type 0x")
+    assert "msgpack cannot hold it: Integer value out of range" in line
+
+
 def test_an_error_reply(place: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert run(["send", place, "0x9999"]) == ExitCode.REMOTE_ERROR
     assert capfd.readouterr().err.splitlines()[-1].startswith("mpmsgr send: nobody handles")

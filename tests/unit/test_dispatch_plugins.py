@@ -120,6 +120,13 @@ def test_no_such_module(write: Write, spec: str) -> None:
     assert trouble(write(), spec) == f"{spec}: there is no module 'p_gone' here"
 
 
+def test_a_file_name_is_no_module(write: Write) -> None:
+    text = trouble(write(p_classes=CLASSES), "p_classes.py")
+    assert text.endswith(
+        "there is no module 'p_classes.py' here; it is named without .py: p_classes"
+    )
+
+
 def test_a_submodule_that_is_not_there(write: Write) -> None:
     text = trouble(write(p_classes=CLASSES), "p_classes.sub")
     assert text == "p_classes.sub: there is no module 'p_classes.sub' here"

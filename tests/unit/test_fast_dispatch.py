@@ -223,6 +223,7 @@ async def test_of_a_session_that_we_opened(setting: str) -> None:
     ("error", "code", "said"),
     [
         (lambda: ValueError("x"), 2, "handler failed: ValueError: x"),
+        (lambda: SystemExit(3), 2, "handler failed: SystemExit: 3"),
         (lambda: RemoteError(1234, "no"), 1234, "no"),
         (lambda: Reject("not you", code=77), 77, "not you"),
         (lambda: PayloadError(FAST, "odd"), 3, "odd"),
@@ -231,7 +232,7 @@ async def test_of_a_session_that_we_opened(setting: str) -> None:
 @everywhere
 @on_uvloop
 async def test_an_exception_is_an_error_reply(
-    setting: str, error: Callable[[], Exception], code: int, said: str
+    setting: str, error: Callable[[], BaseException], code: int, said: str
 ) -> None:
     def fail(con: Connection, m: Message) -> None:
         con.send_message(Message(PUSH, b"sent before"))

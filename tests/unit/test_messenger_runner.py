@@ -175,12 +175,14 @@ async def test_lanes_do_not_wait_for_each_other() -> None:
         (RemoteError(1234, "no"), 1234, "no"),
         (PayloadError(TYPE, "odd"), ErrorCode.BAD_PAYLOAD, "odd"),
         (SessionReset("there", 2), ErrorCode.HANDLER_FAILED, "handler failed: SessionReset: "),
+        (SystemExit(3), ErrorCode.HANDLER_FAILED, "handler failed: SystemExit: 3"),
+        (asyncio.CancelledError(), ErrorCode.HANDLER_FAILED, "handler failed: CancelledError: "),
         (ValueError("x" * 10_000), ErrorCode.HANDLER_FAILED, "handler failed: ValueError: xxx"),
     ],
 )
 @both_loops
 async def test_an_exception_is_an_error_reply(
-    error: Exception, code: int, text: str, later: bool
+    error: BaseException, code: int, text: str, later: bool
 ) -> None:
     def fail(m: Message) -> None:
         raise error
@@ -381,9 +383,12 @@ async def test_the_callback_that_runs_is_known_while_it_runs() -> None:
     assert seen == [second, fourth, first, third, first, third]
 
 
+@pytest.mark.parametrize("error", [ValueError("once"), SystemExit(3)])
 @pytest.mark.parametrize("later", [False, True])
 @both_loops
-async def test_regular_calls(later: bool, caplog: pytest.LogCaptureFixture) -> None:
+async def test_regular_calls(
+    later: bool, error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
     calls: list[object] = []
 
     async def fail_later(service: Service) -> None:
@@ -392,7 +397,7 @@ async def test_regular_calls(later: bool, caplog: pytest.LogCaptureFixture) -> N
 
     def fail(service: Service) -> None:
         calls.append(service)
-        raise ValueError("once")
+        raise error
 
     class Regular(Dispatcher):
         def every(self) -> list[Task]:
@@ -441,12 +446,11 @@ class Listens(Dispatcher):
         ("accept", True, "ab"),
         ("accept", ValueError("x"), "ab"),
         ("accept", asyncio.CancelledError(), "ab"),
+        ("reset", SystemExit(3), "ab"),
     ],
 )
 @both_loops
 async def test_events(event: str, does: object, asked: str, later: bool) -> None:
-    if isinstance(does, asyncio.CancelledError) and not later:
-        return
     log: list[str] = []
     runner, done = runner_of(Listens(log, "a", does, later), Listens(log, "b", None, later))
     peer = Peer()
@@ -532,6 +536,7 @@ async def test_shutdown_gives_up_handlers_that_do_not_end() -> None:
         tasks = [asyncio.ensure_future(con.request(Message(SILENT))) for _ in range(5)]
         await eventually_async(lambda: seen.messages)
         await asyncio.wait_for(server.shutdown(), 5)
+        assert server.unfinished
         for result in await asyncio.gather(*tasks, return_exceptions=True):
             assert isinstance(result, SessionReset | RemoteError)
         assert (len(seen.messages), pending(con)) == (1, 0)
@@ -550,7 +555,7 @@ async def test_shutdown_waits_for_handlers_that_end() -> None:
         con = await connected(messenger, place(server))
         tasks = [asyncio.ensure_future(con.request(Message(ECHO, b"%d" % i))) for i in range(5)]
         await eventually_async(lambda: seen.messages)
-        assert await server.shutdown() == 0
+        assert (await server.shutdown(), server.unfinished) == (0, False)
         replies: list[Message] = await asyncio.gather(*tasks)
         assert b"".join(bytes(m.front) for m in replies) == b"01234"
 

@@ -528,6 +528,13 @@ def test_what_was_not_delivered_is_said() -> None:
     assert end(facts) == [Exit(ExitCode.UNFINISHED, text)]
 
 
+def test_what_was_not_handled_is_said() -> None:
+    facts = stopping()
+    facts.drain_ended(0, unfinished=True)
+    text = "stopped unfinished: not everything in work was handled"
+    assert end(facts) == [Exit(ExitCode.UNFINISHED, text)]
+
+
 def test_an_io_process_that_dies_while_draining_delivered_not_everything() -> None:
     text = "stopped unfinished: the I/O process ended (exit 0) before everything was delivered"
     assert end(stopping()) == [Exit(ExitCode.UNFINISHED, text)]

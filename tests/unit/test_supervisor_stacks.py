@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import tempfile
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import pytest
 
-from mpmsgr.supervisor.stacks import MAX_BYTES, QUIET_S, Stacks
+from mpmsgr.supervisor.stacks import MAX_BYTES, QUIET_S, Stacks, own_stacks
 
 NEVER = float("inf")
 
@@ -77,3 +79,18 @@ def test_the_end(pipe: Pipe) -> None:
     pipe.stacks.close()
     pipe.stacks.close()
     assert pipe.stacks.fileno() == -1
+
+
+def test_our_own_need_no_directory_to_write_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", "/no/such/directory")
+    text = own_stacks()
+    assert text.startswith("Current thread 0x")
+    assert "in test_our_own_need_no_directory_to_write_in\n" in text
+
+
+def test_our_own_are_not_worth_an_exception(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(name: str) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(os, "memfd_create", fail)
+    assert own_stacks() == "not to be had: Too many open files"
