@@ -188,7 +188,7 @@ class Runtime(Service):
                 self._recalled(more[env.RECALLED])
         except _SupersededError:
             self.runner.running = None  # it completed, for nobody
-        except Exception:
+        except BaseException:  # of a handler, too: what is no Exception is no failure of its own
             self._on_broken()
             raise
         finally:

@@ -19,6 +19,7 @@ from tests.processes.pool_serving import IO, WORKER, Serve, kill
 from tests.support import eventually_async
 
 WHO, HANG, DIE, SLOW, TICK, PUSH, SPIN = 0x9001, 0x9002, 0x9003, 0x9004, 0x9005, 0x9006, 0x9007
+RAISE = 0x9008
 
 MODULES = {
     "mortal": """
@@ -65,6 +66,13 @@ MODULES = {
         @handles(0x9007)
         def spin(con, m):
             re.match(r"(a+)+$", "a" * 60 + "b")
+
+        class Unheard(BaseException):
+            pass
+
+        @handles(0x9008)
+        def raises(con, m):
+            raise Unheard
     """
 }
 
@@ -182,6 +190,8 @@ def test_with_the_only_worker_dead_requests_wait_for_the_next_one(single: Serve)
                 await con.request(Message(DIE), timeout=15)
             assert raised.value.code == ErrorCode.QUARANTINED
             assert "3 times; worker 0 was lost: exit 7" in raised.value.text
+            with pytest.raises(RemoteError, match="3 times; worker 0 was lost: exit 1"):
+                await con.request(Message(RAISE), timeout=15)
             new = [await pid_of(con), await pid_of(other)]
             assert new[0] == new[1] != old
             assert con.last_reset is other.last_reset is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Iterable
 from types import ModuleType
 from typing import Any, NoReturn
@@ -35,6 +36,12 @@ class Site:
         assert self._kill is not None
         self._kill()
         raise DeathError(self.name)
+
+    def broken(self) -> None:
+        """See `Runtime`: called in the handling of an error, which may be a death that is meant."""
+        error = sys.exception()
+        if not isinstance(error, DeathError):
+            self.errors.append(error)
 
     async def hang(self) -> NoReturn:
         """Run until the worker dies."""

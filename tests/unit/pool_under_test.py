@@ -10,7 +10,6 @@ import asyncio
 import gc
 import logging
 import os
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -150,7 +149,7 @@ class Pool:
             generation,
             **{"on_first": lambda: None, "memory": memory, **self._worker_options},
             on_busy=lambda: site.on_busy(),
-            on_broken=lambda: site.errors.append(sys.exception()),
+            on_broken=site.broken,
         )
         worker = PoolWorker(slot, generation, site, runtime, memory)
         linked = asyncio.Event()
