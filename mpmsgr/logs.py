@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 log = logging.getLogger("mpmsgr.logs")
 
 FORMATS = ("text", "json")
+#: How far apart it is said that lines cannot be written, in seconds.
+_FAILURES_EVERY_S = 60.0
 #: What a line may say beside its text, when its writer gives it as ``extra=``.
 FIELDS = ("peer", "session", "seq", "tid", "worker", "generation")
 
@@ -54,6 +57,7 @@ class LogFile(logging.FileHandler):
 
     def __init__(self, path: str) -> None:
         super().__init__(path, mode="a", encoding="utf-8")
+        self._failures = RateLimit(_FAILURES_EVERY_S)
 
     def reopen(self) -> None:
         """Close the file and open the one of its name."""
@@ -64,6 +68,17 @@ class LogFile(logging.FileHandler):
         else:
             if before is not None:
                 before.close()
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Say in a line on stderr, once in a while, that a line could not be written."""
+        error = sys.exception()
+        if not isinstance(error, OSError):
+            super().handleError(record)
+            return
+        held = self._failures.allows("", time.monotonic())
+        if held is not None and sys.stderr is not None:
+            why = f"{self.baseFilename} cannot be written: {error.strerror}"
+            print(f"mpmsgr: {why}{held_back(held)}", file=sys.stderr, flush=True)
 
 
 def _text(process: str) -> logging.Formatter:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -59,3 +61,20 @@ def test_the_level_changes(file: Path) -> None:
     logging.debug("two")
     assert "one" not in file.read_text()
     assert "two" in file.read_text()
+
+
+def test_a_full_disk_is_said_in_one_line(
+    file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(text: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    (handler,) = (one for one in logging.getLogger().handlers if isinstance(one, logs.LogFile))
+    with monkeypatch.context() as patch:
+        patch.setattr(handler, "stream", SimpleNamespace(write=fail, flush=lambda: None))
+        for _ in range(3):
+            logging.info("one")
+    said = capsys.readouterr().err.splitlines()
+    assert said == [f"mpmsgr: {file} cannot be written: No space left on device"]
+    logging.info("two")
+    assert file.read_text().endswith("two\n")
