@@ -52,7 +52,7 @@ class Runtime(Service):
     is in work here is in good order nowhere but in the I/O process; memory:
     what is shared with the I/O process, None: everything travels in frames; limits: of what is
     sent; send_priority: of what is sent and names none; state_limit: bytes of a lane's state;
-    held_limit: bytes a handler may hold.
+    held_limit: bytes a handler may hold; credit: messages this worker may hold.
     """
 
     def __init__(
@@ -70,6 +70,7 @@ class Runtime(Service):
         send_priority: int = PRIO_DEFAULT,
         state_limit: int = 1 << 16,
         held_limit: int = 128 << 20,
+        credit: int = 1024,
     ) -> None:
         self.name = name
         self.threshold = memory.threshold if memory else 1 << 62
@@ -95,7 +96,7 @@ class Runtime(Service):
         self._lanes: dict[int, LaneOutlet] = {}  # those that have no connection of their own
         self._asking: dict[int, RemoteConnection] = {}  # by tid: who waits for a reply
         self._out = Outbound(self._send_batch)
-        self._waiting = Waiting()
+        self._waiting = Waiting(credit)
         self._timed: dict[int, int] = {}  # by number: when the items began that are timed
         self._handled = self._failed_told = 0
         self._number = 0  # of the item that came last
@@ -378,8 +379,7 @@ class Runtime(Service):
         self._waiting.end(number)
         if number in self._timed:
             self._timed[number] = monotonic_ns()
-        if not (number or lane.waiting):
-            self._unpark(lane)
+        self._unpark(lane)
 
     def broken(self) -> None:
         """See `Host`."""

@@ -8,15 +8,22 @@ from mpmsgr.dispatch.serial import RUNNING, Serial
 from mpmsgr.pool.outlet import Outlet
 from mpmsgr.wire.message import Message
 
+#: Behind an asynchronous item a lane has about so many more at the worker, or this part of what the
+#: worker may hold, if that is less.
+_BEHIND, _PART = 32, 4
+
 
 class Waiting:
     """count, nbytes: of these items; told: both, as the I/O process knows them.
 
-    A lane with items behind an asynchronous one is *parked*: the I/O process is told, and hands out
-    nothing more of it until there are none.
+    A lane with much behind an asynchronous item is *parked*: the I/O process is told, and hands out
+    nothing more of it. It is parked no more when half of that is left: as many are there while the
+    next ones are on their way, so that the lane need not stand still, nor move.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, credit: int) -> None:
+        """*credit*: messages the worker may hold."""
+        self._park_above = max(1, min(_BEHIND, credit // _PART))
         self.nbytes = 0
         self.told = (0, 0)
         self._bytes: dict[int, int] = {}  # by number
@@ -38,7 +45,7 @@ class Waiting:
         self.nbytes -= self._bytes.pop(number, 0)
 
     def park(self, lane: Serial, outlet: Outlet) -> bool:
-        """More came behind what runs in *lane*, if that goes on. Is that new of the lane?"""
+        """More came behind what runs in *lane*, if that goes on. Is the lane to be parked now?"""
         if lane.blocked != RUNNING:
             return False
         for _, item, number in reversed(lane.waiting):
@@ -46,13 +53,15 @@ class Waiting:
                 break
             if number:
                 self.add(number, item)
-        is_new = lane not in self._parked
+        if len(lane.waiting) <= self._park_above or lane in self._parked:
+            return False
         self._parked[lane] = outlet
-        return is_new
+        return True
 
     def unpark(self, lane: Serial) -> Outlet | None:
-        """Nothing is behind what runs in *lane*. If it was parked: who is to say so."""
-        return self._parked.pop(lane, None)
+        """Less is behind what runs in *lane*. If it is to be parked no more: who is to say so."""
+        few = len(lane.waiting) <= self._park_above // 2
+        return self._parked.pop(lane, None) if few else None
 
     def drop(self, lane: Serial) -> None:
         """What waits in *lane* is void."""

@@ -92,6 +92,7 @@ class WorkerProcess:
                 send_priority=ways.send_priority,
                 state_limit=settings.state_bytes,
                 held_limit=settings.held_bytes,
+                credit=settings.worker_credit,
             )
             await runtime.runner.start()
             self._runtime = runtime

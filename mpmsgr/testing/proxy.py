@@ -80,6 +80,7 @@ class Link:
             self._dial = asyncio.get_running_loop().create_task(self._connect())
         else:
             self.near.hold("no far side", False)
+            self.near.flow.go_on()
 
     async def _connect(self) -> None:
         assert self.proxy.target is not None
@@ -135,7 +136,7 @@ class Flow:
 
     def wait(self, seconds: float) -> None:
         """Stand still."""
-        self._waiting = asyncio.get_running_loop().call_later(seconds, self._go_on)
+        self._waiting = asyncio.get_running_loop().call_later(seconds, self.go_on)
 
     def stop(self) -> None:
         """Send nothing any more."""
@@ -144,12 +145,14 @@ class Flow:
         if self._waiting is not None:
             self._waiting.cancel()
 
-    def _go_on(self) -> None:
+    def go_on(self) -> None:
+        """What it stood still for is over."""
         self._waiting = None
         self._pump()
 
     def _pump(self) -> None:
-        while self.queue and self._waiting is None:
+        # Before Python 3.11.4 or so, a socket that was paused when it came to be is read anyway.
+        while self.queue and self._waiting is None and not self.to.is_new:
             self.step()
 
     def step(self) -> None:
@@ -169,6 +172,7 @@ class Leg(asyncio.Protocol):
     flow: Flow
 
     def __init__(self, link: Link) -> None:
+        self.is_new = True
         self.alive = False
         self.deceived = False
         self._link = link
@@ -178,7 +182,7 @@ class Leg(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See asyncio."""
         self._transport = cast(asyncio.Transport, transport)
-        self.alive = True
+        self.alive, self.is_new = True, False
         sock = transport.get_extra_info("socket")
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._link.connected(self)

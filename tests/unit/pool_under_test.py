@@ -92,11 +92,13 @@ class Pool:
         self._remains: list[PoolWorker] = []
         self._links: list[Link] = []
         self.memory = self._share(sizes) if sizes is not None else None
+        self._credit = front.pop("credit", 100)
         self.front = PoolFront(
             self.endpoint,
             incarnation,
             memory=self.memory,
-            **{"credit": 100, "dispatch_bytes": 64 << 20, **front},
+            credit=self._credit,
+            **{"dispatch_bytes": 64 << 20, **front},
         )
         self.messenger = Messenger(
             "svc.0",
@@ -147,6 +149,7 @@ class Pool:
             self.messenger.name,
             slot,
             generation,
+            credit=self._credit,
             **{"on_first": lambda: None, "memory": memory, **self._worker_options},
             on_busy=lambda: site.on_busy(),
             on_broken=site.broken,
