@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from random import Random
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from mpmsgr import EntityName, Message
 from mpmsgr.errors import ProtocolError
+from mpmsgr.testing.proxy import Link, Proxy
 from mpmsgr.wire.address import EntityAddr
 from mpmsgr.wire.crc import Bytes
 from mpmsgr.wire.features import SUPPORTED
@@ -109,3 +112,21 @@ def test_a_cut_is_the_end_of_a_prefix(kind: Kind, seed: int) -> None:
     assert len(got) < len(text)
     assert text.startswith(got)
     assert proxy.counts == {"connections": 1, kind.value: 1}
+
+
+def test_what_comes_before_the_far_side_is_there_is_kept() -> None:
+    link, far = Link(Proxy(None)), list[bytes]()
+
+    class Socket(asyncio.Transport):
+        def get_extra_info(self, name: str, default: Any = None) -> Any:
+            return SimpleNamespace(setsockopt=lambda *_: None)
+
+        def write(self, data: Any) -> None:
+            far.append(bytes(data))
+
+    link.near.data_received(b"early")
+    link.near.data_received(b" bird")
+    assert far == []
+    link.far.connection_made(Socket())
+    link.near.data_received(b", late worm")
+    assert b"".join(far) == b"early bird, late worm"
