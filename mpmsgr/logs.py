@@ -7,6 +7,7 @@ import logging
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -78,7 +79,8 @@ class LogFile(logging.FileHandler):
         held = self._failures.allows("", time.monotonic())
         if held is not None and sys.stderr is not None:
             why = f"{self.baseFilename} cannot be written: {error.strerror}"
-            print(f"mpmsgr: {why}{held_back(held)}", file=sys.stderr, flush=True)
+            with suppress(OSError, ValueError):  # a closed stderr is no reason to fail, either
+                print(f"mpmsgr: {why}{held_back(held)}", file=sys.stderr, flush=True)
 
 
 def _text(process: str) -> logging.Formatter:

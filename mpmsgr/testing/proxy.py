@@ -151,7 +151,7 @@ class Flow:
         self._pump()
 
     def _pump(self) -> None:
-        # Before Python 3.11.4 or so, a socket that was paused when it came to be is read anyway.
+        # asyncio of Python 3.11.2 reads a socket that was paused when it came to be.
         while self.queue and self._waiting is None and not self.to.is_new:
             self.step()
 
